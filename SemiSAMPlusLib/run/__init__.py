@@ -1,0 +1,1 @@
+"""What a training is told, what it writes, and where."""

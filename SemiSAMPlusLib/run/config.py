@@ -1,0 +1,152 @@
+"""Every setting of a training, once: command-line flags, run.json and the panel's fields are made from this class."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import ConfigError
+
+Size = Literal["auto", "small", "medium", "large"]
+Intensity = Literal["auto", "ct", "mr", "pet"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. The defaults suit most cohorts; what is None is planned from the cohort and the device.
+
+    Attributes:
+        specialist: The network that learns: unet3d, vnet, segresnet, dynunet, swinunetr, or one of your own.
+        size: How large the network is; auto fits the device.
+        method: How it learns from unlabelled cases: supervised, mean-teacher, ua-mt, dan, cps, copy-paste, or your own.
+        generalists: The frozen models that teach it: random-walker, sam-med3d=WEIGHTS, ...; none where left empty.
+        iterations: How many steps to train.
+        minutes: Train for about so many minutes instead; turned into a number of iterations at the start.
+        device: auto, cpu, cuda, cuda:1, mps, ...
+        precision: Of the network's arithmetic; auto takes bfloat16 where the device computes it in hardware.
+        threads: CPU threads to compute with; all cores where not given.
+        seed: On CPU the seed fixes the result.
+        spacing: Isotropic voxel size in mm to work in.
+        patch: Size of the patches along z y x, in voxels of that spacing.
+        batch: Labelled patches, and as many unlabelled ones, in a step.
+        intensity: How grey values are normalised.
+        flips: Axes along which anatomy may be mirrored: any of z, y, x.
+        augmentation: How strongly patches are deformed and disturbed; 0 is not at all.
+        learning_rate: At the start; it falls to 0 as (1 - t/T)^0.9.
+        weight_decay: Of AdamW.
+        ema: Decay of the exponential moving average of the weights, which teaches, prompts and is the result.
+        consistency: Greatest weight of the method's loss on unlabelled cases; the method's own where not given.
+        prompt_sets: How many ways each generalist is asked about a patch (K).
+        positive_points: Points in the structure, in each way of asking.
+        negative_points: Points around the structure, in each way of asking.
+        temperature: τ of the voxel confidence exp(-variance / τ); the paper's is 1, which hardly weighs at all.
+        collaboration: Greatest weight of the generalists' loss term, for methods that have one; it falls while the
+            training goes on. Methods that learn from pseudo-labels have these corrected instead, as far as trust goes.
+        collaboration_loss: That term: against the corrected pseudo-label, or the paper's squared error.
+        collaboration_every: Generalists are asked at each so-many-th iteration.
+        trust: Trust in every generalist, 0 to 1; measured on the labelled cases where not given.
+        validate_every: Iterations between validations.
+        checkpoint_every: Iterations between checkpoints.
+        layers: Cases whose layers are refreshed during training, by name; a few unlabelled ones where not given.
+        patience: Stop after so many validations without a better Dice; never where not given.
+        cache_gb: Memory for volumes that are kept ready, in GB.
+    """
+
+    specialist: str = "unet3d"
+    size: Size = "auto"
+    method: str = "copy-paste"
+    generalists: tuple[str, ...] = ("random-walker",)
+    iterations: int = 1000
+    minutes: float | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
+    seed: int = 0
+    spacing: float | None = None
+    patch: tuple[int, int, int] | None = None
+    batch: int = 2
+    intensity: Intensity = "auto"
+    flips: tuple[Literal["z", "y", "x"], ...] = ()
+    augmentation: float = 1.0
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    ema: float = 0.99
+    consistency: float | None = None
+    prompt_sets: int = 2
+    positive_points: int = 10
+    negative_points: int = 30
+    temperature: float = 0.05
+    collaboration: float = 1.0
+    collaboration_loss: Literal["pseudo-label", "squared-error"] = "pseudo-label"
+    collaboration_every: int = 1
+    trust: float | None = None
+    validate_every: int = 100
+    checkpoint_every: int = 50
+    layers: tuple[str, ...] | None = None
+    patience: int | None = None
+    cache_gb: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check each setting by itself.
+
+        Raises:
+            ConfigError: If a value cannot work; names the setting and what is allowed.
+        """
+        at_least = {
+            "iterations": 1,
+            "batch": 1,
+            "prompt_sets": 1,
+            "positive_points": 1,
+            "negative_points": 0,
+            "collaboration_every": 1,
+            "validate_every": 1,
+            "checkpoint_every": 1,
+            "augmentation": 0,
+            "weight_decay": 0,
+            "collaboration": 0,
+        }
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                _refuse(name, getattr(self, name), f"{least} or more")
+        for name in ("learning_rate", "temperature", "cache_gb"):
+            if not getattr(self, name) > 0:
+                _refuse(name, getattr(self, name), "more than 0")
+        for name in ("minutes", "spacing", "threads", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                _refuse(name, value, "more than 0")
+        if not 0 <= self.ema < 1:
+            _refuse("ema", self.ema, "0 or more and less than 1")
+        if self.trust is not None and not 0 <= self.trust <= 1:
+            _refuse("trust", self.trust, "0 to 1")
+        if self.patch is not None and (len(self.patch) != 3 or min(self.patch) < 8):
+            _refuse("patch", self.patch, "three sizes of 8 voxels or more")
+        if len(set(self.generalists)) != len(self.generalists):
+            _refuse("generalists", self.generalists, "each named once")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready data."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TrainingConfig:
+        """Return the settings that :meth:`to_dict` described.
+
+        Raises:
+            ConfigError: If a setting is unknown or has an impossible value.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - known):
+            msg = f"There is no setting '{unknown[0]}'."
+            raise ConfigError(msg, f"The settings are {', '.join(sorted(known))}.")
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**values)
+
+
+def _refuse(name: str, found: object, allowed: str) -> None:
+    msg = f"The setting '{name}' is {found}, expected {allowed}."
+    raise ConfigError(msg, f"Give --{name.replace('_', '-')} such a value.")

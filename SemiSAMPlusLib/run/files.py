@@ -1,0 +1,51 @@
+"""Files that a reader never sees half written."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+#: How often, and how long in all (seconds), a rename is tried while a reader on Windows holds the old file.
+_RENAME_TRIES, _RENAME_PATIENCE = 40, 10.0
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on leaving without error it takes the place of ``path``.
+
+    The temporary name keeps every suffix of ``path``, because writers choose their format by it. The file is
+    flushed to the disk before it is renamed, so after a crash there is either the old file or the new one, whole.
+
+    Raises:
+        PermissionError: If a reader on Windows holds the old file for longer than ten seconds.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        _retry(lambda: os.replace(temporary, path))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 so that a reader sees the old file or the new one, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _retry(action: Callable[[], None]) -> None:
+    for attempt in range(_RENAME_TRIES):
+        try:
+            return action()
+        except PermissionError:
+            if attempt == _RENAME_TRIES - 1:
+                raise
+            time.sleep(_RENAME_PATIENCE / _RENAME_TRIES)
