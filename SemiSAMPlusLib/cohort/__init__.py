@@ -1,0 +1,1 @@
+"""Cases and cohorts: find, check, read, resample, and cut into patches."""

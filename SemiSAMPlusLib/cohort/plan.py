@@ -1,0 +1,161 @@
+"""What is planned from the cohort and the device: spacing, patch, normalisation, size, and whether structures are in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import ConfigError
+from ..run.config import TrainingConfig
+from .cohort import Case, Cohort
+from .intensity import Kind, Normalization, ct_window, guess_kind
+from .volume import read_image, read_label, resample, training_grid, triple
+
+#: Voxels of a median scan and of a patch that keep a step short: (scan, patch) on a CPU, and on a GPU.
+_BUDGET = {"cpu": (320_000, 210_000), "gpu": (1_600_000, 1_000_000)}
+#: Patch sizes are multiples of this many voxels, so that a network can halve them; some want larger steps.
+PATCH_STEP = 8
+#: Share of a labelled structure's voxels in its largest piece from which the structure is taken to be one piece.
+_ONE_PIECE = 0.99
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the cohort is prepared and what the specialist sees of it.
+
+    Attributes:
+        spacing: Isotropic voxel size in mm.
+        patch: Size of patches (z, y, x) in voxels.
+        normalizations: One per channel.
+        size: How large the network is: small, medium or large.
+        one_piece: One per class: whether it is a single connected structure, so that islands are errors.
+    """
+
+    spacing: float
+    patch: tuple[int, int, int]
+    normalizations: tuple[Normalization, ...]
+    size: str
+    one_piece: tuple[bool, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Plan:
+        """Return the plan that :meth:`to_dict` described."""
+        return cls(
+            float(data["spacing"]),
+            tuple(data["patch"]),
+            tuple(Normalization(**n) for n in data["normalizations"]),
+            data["size"],
+            tuple(data["one_piece"]),
+        )
+
+
+def plan_training(cohort: Cohort, config: TrainingConfig, *, on_gpu: bool, step: int = PATCH_STEP) -> Plan:
+    """Plan from the headers of all cases that training opens and from the pixels of the labelled ones.
+
+    Args:
+        cohort: A cohort without faults.
+        config: What it sets is kept, the rest is planned.
+        on_gpu: Whether training runs on a GPU, which affords more voxels.
+        step: What the specialist wants patch sizes to be multiples of, in voxels.
+
+    Raises:
+        ConfigError: If a patch was set that cannot be halved.
+    """
+    cases = cohort.labeled + cohort.unlabeled + cohort.validation
+    headers = [_header(case) for case in cases]
+    extents = np.asarray([extent for extent, _ in headers])
+    scan_budget, patch_budget = _BUDGET["gpu" if on_gpu else "cpu"]
+    spacing = config.spacing or _spacing(extents, [native for _, native in headers], scan_budget)
+    patch = config.patch or _patch(np.median(extents, axis=0) / spacing, patch_budget, step)
+    if any(n % PATCH_STEP for n in patch):
+        msg = f"The setting 'patch' is {tuple(patch)}, expected multiples of {PATCH_STEP}."
+        raise ConfigError(msg, f"Give --patch such sizes, for example {_patch(np.asarray(patch), prod(patch), step)}.")
+    size = config.size if config.size != "auto" else ("large" if on_gpu else "medium")
+    return Plan(
+        spacing=float(spacing),
+        patch=patch,
+        normalizations=_normalizations(cohort, config.intensity),
+        size=size,
+        one_piece=_one_piece(cohort, float(spacing)),
+    )
+
+
+def _header(case: Case) -> tuple[np.ndarray, float]:
+    """Return a scan's extent (z, y, x) in mm in the training orientation, and its finest voxel size in mm."""
+    image = read_image(case.images[0])
+    grid = training_grid(image, 1.0)
+    return np.asarray(grid.shape, dtype=float), float(np.median(image.GetSpacing()))
+
+
+def _spacing(extents: np.ndarray, natives: Sequence[float], budget: int) -> float:
+    """Return the voxel size that fits the median scan into the budget, no finer than scans are, in readable steps."""
+    fitting = float((np.median(extents.prod(axis=1)) / budget) ** (1 / 3))
+    spacing = max(fitting, float(np.median(natives)))
+    step = 0.05 if spacing < 2 else 0.25
+    return (
+        max(step, round(np.ceil(spacing / step - 1e-6) * step, 4))
+        if fitting > np.median(natives)
+        else round(spacing, 4)
+    )
+
+
+def _patch(shape: np.ndarray, budget: int, step: int) -> tuple[int, int, int]:
+    """Return the patch of the scan's proportions that fits the budget, in multiples of the step."""
+    scale = min(1.0, (budget / float(np.prod(shape))) ** (1 / 3))
+    wanted, least = np.asarray(shape, dtype=float) * scale, max(step, PATCH_STEP * 2)
+    patch = np.maximum(least, np.ceil(wanted / step - 0.25) * step).astype(int)
+    while patch.prod() > budget * 1.15 and patch.max() > least:
+        patch[int(np.argmax(patch / wanted * (patch > least)))] -= step
+    if patch.max() == step:  # Halved down to a single voxel there is nothing left to see.
+        patch[int(np.argmax(wanted))] += step
+    return triple(patch, int)
+
+
+def _normalizations(cohort: Cohort, wanted: str) -> tuple[Normalization, ...]:
+    found = []
+    for channel, name in enumerate(cohort.channels):
+        kind: Kind
+        if wanted == "auto":
+            kind = guess_kind(name, sitk.GetArrayFromImage(read_image(cohort.labeled[0].images[channel])))
+        else:
+            kind = wanted  # type: ignore[assignment]
+        if kind == "ct":
+            inside = [_structure_values(case, channel, cohort) for case in cohort.labeled[:8]]
+            found.append(ct_window(np.concatenate(inside).astype(np.float32)))
+        else:
+            found.append(Normalization(kind))
+    return tuple(found)
+
+
+def _structure_values(case: Case, channel: int, cohort: Cohort) -> np.ndarray:
+    """Return the grey values (N,) of a labelled case's structures."""
+    assert case.label is not None
+    # The images have names of their own: a view of their voxels does not keep them alive.
+    image, label = read_image(case.images[channel]), read_label(case.label, cohort.classes)
+    return sitk.GetArrayViewFromImage(image)[sitk.GetArrayViewFromImage(label) > 0]
+
+
+def _one_piece(cohort: Cohort, spacing: float) -> tuple[bool, ...]:
+    """Tell for each class whether every labelled case that shows it shows it in one piece, at the working spacing."""
+    whole = [True] * len(cohort.classes)
+    seen = [False] * len(cohort.classes)
+    for case in cohort.labeled:
+        assert case.label is not None
+        label = read_label(case.label, cohort.classes)
+        label = resample(label, training_grid(label, spacing), interpolator=sitk.sitkNearestNeighbor)
+        for index in range(len(cohort.classes)):
+            pieces = sitk.RelabelComponent(sitk.ConnectedComponent(label == index + 1, True))
+            sizes = np.bincount(sitk.GetArrayViewFromImage(pieces).ravel())[1:]
+            if sizes.size:
+                seen[index] = True
+                whole[index] &= bool(sizes[0] >= _ONE_PIECE * sizes.sum())
+    return tuple(w and s for w, s in zip(whole, seen, strict=True))
