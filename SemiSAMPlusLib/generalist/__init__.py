@@ -1,0 +1,1 @@
+"""Frozen promptable models behind one protocol."""

@@ -1,0 +1,370 @@
+"""Weights: what is read, what is refused and why, and that nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from SemiSAMPlusLib.errors import WeightsError
+from SemiSAMPlusLib.generalist import weights as weights_module
+from SemiSAMPlusLib.generalist.catalog import catalog
+from SemiSAMPlusLib.generalist.sam_med3d.generalist import SamMed3D
+from SemiSAMPlusLib.generalist.sam_med3d.model import SamMed3DModel
+from SemiSAMPlusLib.generalist.weights import (
+    cache_folder,
+    check_state,
+    find_weights,
+    known_sha256,
+    load_state,
+    sha256_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SEMISAMPLUS_CACHE", str(tmp_path / "der Zwischenspeicher ü"))
+    monkeypatch.delenv("SEMISAMPLUS_WEIGHTS", raising=False)
+    return cache_folder()
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    return {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.5, -2.0])}
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(found[key], tensor)
+        assert found[key].dtype == tensor.dtype
+
+
+class Payload:
+    """Unpickled without restraint, it writes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.system, (f"\"{sys.executable}\" -c \"open(r'{self.target}', 'w').close()\"",)
+
+
+# Reading
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: collections.OrderedDict(state),
+        lambda state: {"model_state_dict": state, "epoch": 3},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+        lambda state: {"model_state_dict": {f"_orig_mod.module.{key}": value for key, value in state.items()}},
+        lambda state: {"model": {"state_dict": state}},
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_layout_gives_the_models_own_names(tmp_path: Path, wrap, zipped: bool) -> None:
+    file = tmp_path / "pesos é.pth"
+    torch.save(wrap(tensors()), file, _use_new_zipfile_serialization=zipped)
+    assert_same(load_state(file), tensors())
+    assert_same(load_state(file), tensors())
+
+
+def test_safetensors_are_read_in_place(tmp_path: Path, own_cache: Path) -> None:
+    save_file({f"module.{key}": value for key, value in tensors().items()}, tmp_path / "w.bin")
+    assert_same(load_state(tmp_path / "w.bin"), tensors())
+    assert not (own_cache / "converted").exists()
+
+
+def test_half_precision_stays_until_it_is_loaded(tmp_path: Path) -> None:
+    half = {key: value.half() for key, value in tensors().items()}
+    torch.save(half, tmp_path / "w.pth")
+    assert_same(load_state(tmp_path / "w.pth"), half)
+
+
+def test_what_training_scripts_save_beside_the_model_is_accepted(tmp_path: Path) -> None:
+    """SAM-Med3D's own trainer saves its arguments, scores and scheduler with the model."""
+    torch.save(
+        {
+            "epoch": 7,
+            "model_state_dict": tensors(),
+            "optimizer_state_dict": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4}]},
+            "lr_scheduler_state_dict": {"milestones": collections.Counter([120, 180]), "_last_lr": [1e-5]},
+            "losses": [0.5, np.float64(0.25), np.float32(0.125)],
+            "dices": [np.int64(1)],
+            "best_loss": np.inf,
+            "args": argparse.Namespace(task_name="union_train", lr=8e-4, gpu_ids=[0, 1]),
+            "used_datas": ["data/train/brain"],
+        },
+        tmp_path / "sam_model_latest.pth",
+    )
+    assert_same(load_state(tmp_path / "sam_model_latest.pth"), tensors())
+
+
+def test_numbers_of_an_older_numpy_are_accepted(tmp_path: Path) -> None:
+    """Before version 2 numpy's numbers were pickled under another module's name."""
+    with (tmp_path / "new.pth").open("wb") as file:
+        torch.save({"state_dict": tensors(), "dice": np.float64(0.5)}, file, _use_new_zipfile_serialization=False)
+    old = (tmp_path / "new.pth").read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    assert b"cnumpy.core.multiarray\n" in old
+    (tmp_path / "old.pth").write_bytes(old)
+    assert_same(load_state(tmp_path / "old.pth"), tensors())
+
+
+def test_tensors_that_share_memory_are_parted(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).reshape(3, 4)
+    shared = {"whole": whole, "same": whole, "column": whole[:, 1], "turned": whole.T}
+    torch.save(shared, tmp_path / "w.pth")
+    assert_same(load_state(tmp_path / "w.pth"), shared)
+
+
+def test_a_checkpoint_is_converted_once_and_then_mapped(tmp_path: Path, own_cache: Path, monkeypatch) -> None:
+    torch.save(tensors(), tmp_path / "w.pth")
+    load_state(tmp_path / "w.pth")
+    converted = own_cache / "converted" / f"{sha256_of(tmp_path / 'w.pth')}.safetensors"
+    assert converted.is_file()
+    monkeypatch.setattr(weights_module, "_read_checkpoint", None)
+    monkeypatch.setattr(weights_module, "sha256_of", None)  # Not even the hash is computed again.
+    assert_same(load_state(tmp_path / "w.pth"), tensors())
+
+
+def test_a_damaged_conversion_is_made_anew(tmp_path: Path, own_cache: Path) -> None:
+    torch.save(tensors(), tmp_path / "w.pth")
+    load_state(tmp_path / "w.pth")
+    converted = own_cache / "converted" / f"{sha256_of(tmp_path / 'w.pth')}.safetensors"
+    converted.unlink()
+    converted.write_bytes(b"half a file")
+    assert_same(load_state(tmp_path / "w.pth"), tensors())
+
+
+def test_without_a_writable_cache_weights_are_read_all_the_same(tmp_path: Path, monkeypatch) -> None:
+    torch.save(tensors(), tmp_path / "w.pth")
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("SEMISAMPLUS_CACHE", str(tmp_path / "a file" / "cache"))
+    assert_same(load_state(tmp_path / "w.pth"), tensors())
+
+
+# Refusing
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("place", ["top", "beside", "plain pickle"])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_payload_is_refused_and_never_run(tmp_path: Path, own_cache: Path, zipped: bool, place: str) -> None:
+    target = tmp_path / "it ran"
+    payload = Payload(target)
+    file = tmp_path / "sam_med3d.pth"
+    if place == "plain pickle":
+        file.write_bytes(pickle.dumps(payload))
+    else:
+        data = payload if place == "top" else {"model_state_dict": tensors(), "args": payload}
+        torch.save(data, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError) as error:
+        load_state(file)
+    assert not target.exists()
+    assert str(file) in error.value.what
+    if place != "plain pickle":
+        assert ".system" in error.value.what
+    assert not (own_cache / "converted").exists()
+    # The payload is a real one: read without restraint, it does write the file.
+    if place == "plain pickle":
+        pickle.loads(file.read_bytes())
+        assert target.exists()
+
+
+def test_the_allow_list_ends_with_the_reading(tmp_path: Path) -> None:
+    torch.save(tensors(), tmp_path / "w.pth")
+    load_state(tmp_path / "w.pth")
+    torch.save({"args": argparse.Namespace()}, tmp_path / "x.pth")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "x.pth", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<!DOCTYPE html><html></html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n", "pointer of Git LFS"),
+        (b"", "is empty"),
+        (b"\x80\x02garbage", "cannot be read as weights"),
+        (b"PK\x03\x04 cut short", "cannot be read as weights"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=reason) as error:
+        load_state(tmp_path / "w.pth")
+    assert "weights_only" not in error.value.what  # No advice to open it unrestrained.
+
+
+def test_a_cut_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.randn(1000)}, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:-700])
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        load_state(tmp_path / "w.pth")
+
+
+def test_cut_safetensors_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.randn(1000)}, tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-700])
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+        load_state(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("data", [[1, 2], {}, {"epoch": 3}, {"state_dict": {"a": 3}}])
+def test_a_checkpoint_without_a_model_is_refused(tmp_path: Path, data) -> None:
+    torch.save(data, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="expected the tensors of a model"):
+        load_state(tmp_path / "w.pth")
+
+
+def test_a_sparse_tensor_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="'a' is a tensor of kind"):
+        load_state(tmp_path / "w.pth")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="does not exist"):
+        load_state(tmp_path / "nowhere.pth")
+
+
+def test_a_pytorch_whose_reader_is_unsafe_is_refused(tmp_path: Path, monkeypatch) -> None:
+    torch.save(tensors(), tmp_path / "w.pth")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(WeightsError, match="CVE-2025-32434"):
+        load_state(tmp_path / "w.pth")
+
+
+# Checking
+
+
+def test_the_first_mismatches_are_named() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    good = {key: value.clone() for key, value in model.state_dict().items()}
+    check_state(good, model)
+    check_state({key: value.half() if value.is_floating_point() else value for key, value in good.items()}, model)
+    bad = {key: value for key, value in good.items() if key != "0.bias"}
+    bad |= {"0.weight": torch.zeros(3, 5), "head": torch.zeros(1), "1.num_batches_tracked": torch.tensor(0.5)}
+    with pytest.raises(WeightsError) as error:
+        check_state(bad, model)
+    for part in (
+        "'0.bias' is missing",
+        "'head' is not in the model",
+        "'0.weight' has shape (3, 5), expected (3, 2)",
+        "'1.num_batches_tracked' has dtype torch.float32, expected torch.int64",
+    ):
+        assert part in error.value.what
+    with pytest.raises(WeightsError, match="and 3 more"):
+        check_state({}, model)
+
+
+def test_weights_of_another_model_are_refused_by_the_generalist(tmp_path: Path) -> None:
+    torch.save(tensors(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"do not fit SamMed3DModel: 'image_encoder.pos_embed' is missing"):
+        SamMed3D(tmp_path / "w.pth")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_full_size_loads_strictly_through_the_whole_path(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = {f"module.{key}": value.half() for key, value in SamMed3DModel().state_dict().items()}
+    torch.save({"model_state_dict": state, "args": argparse.Namespace()}, tmp_path / "sam_med3d_turbo.pth")
+    generalist = SamMed3D(tmp_path / "sam_med3d_turbo.pth")
+    assert generalist.weights_sha256 == sha256_of(tmp_path / "sam_med3d_turbo.pth")
+    found = generalist.model.state_dict()
+    assert all(torch.equal(found[key.removeprefix("module.")], value.float()) for key, value in state.items())
+    assert {value.dtype for value in found.values()} == {torch.float32}
+
+
+# Finding
+
+
+def test_the_hash_is_that_of_the_content_and_follows_its_changes(tmp_path: Path) -> None:
+    file = tmp_path / "w"
+    file.write_bytes(b"abc")
+    assert sha256_of(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert known_sha256(file) == known_sha256(file) == sha256_of(file)
+    file.write_bytes(b"abcd")
+    assert known_sha256(file) == sha256_of(file)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        known_sha256(tmp_path / "nowhere")
+
+
+def test_weights_are_found_in_the_users_folder_first(tmp_path: Path, own_cache: Path, monkeypatch) -> None:
+    cached = own_cache / "weights" / "sam_med3d.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert find_weights("sam-med3d") == cached
+    mine = tmp_path / "meine Gewichte" / "sam_med3d.pth"
+    mine.parent.mkdir()
+    monkeypatch.setenv("SEMISAMPLUS_WEIGHTS", str(mine.parent))
+    assert find_weights("sam-med3d") == cached
+    mine.touch()
+    assert find_weights("sam-med3d") == mine
+
+
+def test_missing_weights_say_how_to_give_them(own_cache: Path) -> None:
+    with pytest.raises(WeightsError) as error:
+        find_weights("sam-med3d-turbo")
+    assert "sam_med3d_turbo.pth" in error.value.what
+    assert str(own_cache / "weights") in error.value.what
+    assert "huggingface.co/blueyo0/SAM-Med3D" in error.value.remedy
+    assert "sam-med3d-turbo=PATH" in error.value.remedy
+    assert "SEMISAMPLUS_WEIGHTS" in error.value.remedy
+
+
+def test_a_file_with_another_hash_than_the_catalogs_is_refused(own_cache: Path) -> None:
+    file = own_cache / "weights" / "sam_med3d_turbo.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"another")
+    with pytest.raises(WeightsError) as error:
+        find_weights("sam-med3d-turbo")
+    assert sha256_of(file) in error.value.what
+    assert str(catalog()["sam-med3d-turbo"].sha256) in error.value.what
+
+
+@pytest.mark.parametrize("name", ["random-walker", "nobody"])
+def test_what_needs_no_weights_has_none(name: str) -> None:
+    with pytest.raises(WeightsError, match="sam-med3d-turbo"):
+        find_weights(name)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "tail"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/x/y"}, "y/semisamplus"),
+        ("linux", {}, ".cache/semisamplus"),
+        ("darwin", {}, "Library/Caches/SemiSAMPlus"),
+        ("win32", {"LOCALAPPDATA": "/home/me/Local"}, "Local/SemiSAMPlus/Cache"),
+    ],
+)
+def test_the_cache_lies_where_the_platform_wants_it(monkeypatch, platform: str, variables: dict, tail: str) -> None:
+    for name in ("SEMISAMPLUS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert cache_folder().as_posix().endswith(tail)
+
+
+def test_finding_weights_loads_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, json; from SemiSAMPlusLib.generalist import weights, catalog, registry;"
+        "catalog.catalog(); registry.generalist_names(); weights.weights_folders();"
+        "print(json.dumps([m for m in ('torch', 'monai', 'skimage') if m in sys.modules]))"
+    )
+    root = Path(weights_module.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert json.loads(done.stdout) == []
