@@ -1,0 +1,1 @@
+"""What a trained specialist is worth: predictions, metrics and the report."""

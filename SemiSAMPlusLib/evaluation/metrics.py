@@ -1,0 +1,342 @@
+"""How well predictions match labels: Dice, Jaccard, 95 % Hausdorff and average surface distance, by MONAI."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..cohort.cohort import CLASS_COLORS, Class, summary
+from ..cohort.outputs import case_name, read_classes, read_segmentation
+from ..cohort.volume import Grid
+from ..errors import VolumeError
+from ..run.files import write_text_atomically
+from ..run.folder import safe_id
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: The measures of a row, in the order of tables: attribute and heading.
+MEASURES = (("dice", "Dice"), ("jaccard", "Jaccard"), ("hd95_mm", "95HD, mm"), ("asd_mm", "ASD, mm"))
+
+#: What is said wherever a class was empty.
+EMPTY_NOTE = (
+    "Empty masks are handled as MONAI does. Where the label lacks a class, its Dice and Jaccard are nan. Where only the "
+    "prediction lacks it, they are 0. Where either lacks it, 95HD is nan and ASD is inf; where both do, all are nan. "
+    "Means are over finite values, n says how many these are."
+)
+
+_IMAGE_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+#: Two grids are one when no corner of the field of view lies farther apart than this part of a voxel.
+_GRID_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """How well one class of one case was predicted.
+
+    Attributes:
+        case: The case's name.
+        class_name: The structure.
+        dice: Dice coefficient, 0 to 1.
+        jaccard: Jaccard index (intersection over union), 0 to 1.
+        hd95_mm: 95th percentile of the Hausdorff distance, the greater of both directions, mm.
+        asd_mm: Average symmetric surface distance, mm.
+    """
+
+    case: str
+    class_name: str
+    dice: float
+    jaccard: float
+    hd95_mm: float
+    asd_mm: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, standard deviation of the sample (n − 1), and how many finite values of how many."""
+
+    mean: float
+    sd: float
+    finite: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows of a set of cases, and what should be said about them.
+
+    Attributes:
+        rows: One for each case and class, case by case.
+        notes: Sentences for a reader of the table.
+    """
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the rows."""
+        return tuple(dict.fromkeys(row.class_name for row in self.rows))
+
+    def summary(self, class_name: str, measure: str) -> Summary:
+        """Return mean and spread of one of ``MEASURES`` over the cases."""
+        values = [getattr(row, measure) for row in self.rows if row.class_name == class_name]
+        finite = [value for value in values if math.isfinite(value)]
+        mean = float(np.mean(finite)) if finite else math.nan
+        sd = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
+        return Summary(mean, sd, len(finite), len(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data; JSON knows neither nan nor inf, so they become null and "inf"."""
+        return {
+            "cases": [{key: _json_value(value) for key, value in asdict(row).items()} for row in self.rows],
+            "summary": {
+                name: {
+                    measure: {key: _json_value(value) for key, value in asdict(self.summary(name, measure)).items()}
+                    for measure, _ in MEASURES
+                }
+                for name in self.class_names
+            },
+            "notes": list(self.notes),
+        }
+
+    def to_json(self, path: Path | None = None) -> str:
+        """Return the evaluation as JSON text, and write it to ``path`` where one is given."""
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        if path is not None:
+            write_text_atomically(Path(path), text)
+        return text
+
+    def rich_table(self) -> Table:
+        """Return a table for a terminal: a line for each case and class, then mean ± sd for each class."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, caption="\n".join(self.notes), caption_justify="left")
+        table.add_column("Case", overflow="fold")
+        table.add_column("Class")
+        for _, heading in MEASURES:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(Text(row.case), Text(row.class_name), *_cells(row))
+        if self.rows:
+            table.add_section()
+        for name in self.class_names:
+            cells = [format_summary(self.summary(name, measure), measure) for measure, _ in MEASURES]
+            table.add_row("mean ± sd", Text(name), *cells, style="bold")
+        return table
+
+    def table(self, width: int = 120) -> str:
+        """Return the table of :meth:`rich_table` as plain text of at most ``width`` columns."""
+        from io import StringIO
+
+        from rich.console import Console
+
+        text = StringIO()
+        Console(file=text, width=width, color_system=None, force_terminal=False).print(self.rich_table())
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n") + "\n"
+
+
+def evaluate_segmentation(
+    prediction: np.ndarray,
+    label: np.ndarray,
+    spacing: Sequence[float],
+    classes: Sequence[Class],
+    *,
+    case: str = "",
+) -> list[Row]:
+    """Compare a predicted segmentation with its label, class by class.
+
+    Both are cropped to the box around the class in either; beyond it nothing is, and MONAI takes what lies beyond an
+    array for background, so this changes no measure.
+
+    Args:
+        prediction: (z, y, x) class indices: 0 is background, ``i + 1`` is ``classes[i]``.
+        label: (z, y, x) class indices, on the same grid.
+        spacing: Voxel size in mm along (x, y, z), as :class:`Grid` has it.
+        classes: The structures.
+        case: The name that the rows bear.
+
+    Returns:
+        One row for each class; see ``EMPTY_NOTE`` for empty masks.
+    """
+    import torch
+    from monai.metrics import (
+        compute_average_surface_distance,
+        compute_dice,
+        compute_hausdorff_distance,
+        compute_iou,
+    )
+
+    if prediction.shape != label.shape:
+        msg = f"The prediction has shape {prediction.shape}, the label {label.shape}."
+        raise ValueError(msg)
+    zyx = tuple(float(size) for size in spacing)[::-1]
+    rows = []
+    for index, one in enumerate(classes, start=1):
+        masks = prediction == index, label == index
+        box = _box(masks[0] | masks[1])
+        found, true = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None].float() for mask in masks)
+        with warnings.catch_warnings():
+            # The first is said in EMPTY_NOTE; the second is MONAI's word about its own call.
+            warnings.filterwarnings("ignore", message=".*may result in nan/inf distance.*")
+            warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*")
+            measures = (
+                compute_dice(found, true),
+                compute_iou(found, true),
+                compute_hausdorff_distance(found, true, include_background=True, percentile=95, spacing=zyx),
+                compute_average_surface_distance(found, true, include_background=True, symmetric=True, spacing=zyx),
+            )
+        rows.append(Row(case, one.name, *(float(measure) for measure in measures)))
+    return rows
+
+
+def evaluate_folders(
+    predictions: Path | Mapping[str, Path],
+    labels: Path | Mapping[str, Path],
+    classes: Sequence[Class] | None = None,
+) -> Evaluation:
+    """Compare the predictions of a folder with the labels of another, paired by case name.
+
+    Args:
+        predictions: A folder of .seg.nrrd files or labelmaps named after their cases, or a path for each case name.
+        labels: A folder of label files named after their cases, or a path for each case name.
+        classes: The structures and their label values. Without them they are what the predictions' segments say, or
+            each value that is found in the labels.
+
+    Returns:
+        The rows in order of case name. Cases that have a label but no prediction are left out, and the reverse is noted.
+
+    Raises:
+        VolumeError: If there is no pair, a file cannot be read, or a prediction lies on another grid than its label.
+    """
+    found, true = _by_name(predictions), _by_name(labels)
+    # `semisamplus predict` may have named a file by the case's safe id.
+    matches = {name: found.get(name, found.get(safe_id(name))) for name in sorted(true)}
+    pairs = {name: path for name, path in matches.items() if path is not None}
+    if not pairs:
+        msg = f"No prediction bears the name of a label: predictions are {summary(found)}, labels are {summary(true)}."
+        raise VolumeError(msg, "Name each prediction as its label is named, whatever the suffix.")
+    notes = []
+    if alone := [name for name, path in found.items() if path not in pairs.values()]:
+        notes.append(f"Not evaluated, for want of a label: {summary(alone)}.")
+    classes = classes or _classes_of(pairs.values()) or _values_of(true[name] for name in pairs)
+    rows: list[Row] = []
+    for name, path in pairs.items():
+        prediction, grid = read_segmentation(path, classes)
+        label, label_grid = read_segmentation(true[name], classes)
+        if difference := grid_difference(grid, label_grid):
+            msg = f"{path}: lies on another grid than its label {true[name]}: {difference}."
+            raise VolumeError(msg, "Predict on the image that the label was drawn on, or resample one onto the other.")
+        rows += evaluate_segmentation(prediction, label, grid.spacing, classes, case=name)
+    return Evaluation(tuple(rows), (*notes, *empty_notes(rows)))
+
+
+def empty_notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return ``EMPTY_NOTE`` where one of the rows has a value that is not finite."""
+    finite = all(math.isfinite(getattr(row, measure)) for row in rows for measure, _ in MEASURES)
+    return () if finite else (EMPTY_NOTE,)
+
+
+def grid_difference(found: Grid, expected: Grid) -> str | None:
+    """Say how two grids differ, both values shown, or return None where they are one within 5 % of a voxel."""
+    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * (np.array(expected.shape) - 1)
+    apart = np.linalg.norm(found.to_physical(corners) - expected.to_physical(corners), axis=1).max()
+    if found.shape == expected.shape and apart <= _GRID_TOLERANCE * min(expected.spacing):
+        return None
+    parts = (
+        ("size", found.shape[::-1], expected.shape[::-1], 0.5),
+        ("spacing", found.spacing, expected.spacing, 1e-4),
+        ("origin", found.origin, expected.origin, 1e-3),
+        ("direction", found.direction, expected.direction, 1e-4),
+    )
+    differences = [
+        f"its {name} is {_numbers(one)}, expected {_numbers(other)}"
+        for name, one, other, tolerance in parts
+        if not np.allclose(one, other, rtol=0, atol=tolerance)
+    ]
+    return "; ".join([*differences, f"its corners lie up to {apart:.3g} mm apart"])
+
+
+def format_measure(value: float, measure: str) -> str:
+    """Return a value of one of ``MEASURES`` as text: three decimals for ratios, two for mm."""
+    return f"{value:.{2 if measure.endswith('_mm') else 3}f}"
+
+
+def format_summary(value: Summary, measure: str) -> str:
+    """Return mean ± sd as text, with the count of finite values where it is not all."""
+    if not value.finite:
+        return f"– (n = 0 of {value.count})"
+    text = format_measure(value.mean, measure)
+    if math.isfinite(value.sd):
+        text += f" ± {format_measure(value.sd, measure)}"
+    return text + (
+        f" (n = {value.finite})" if value.finite == value.count else f" (n = {value.finite} of {value.count})"
+    )
+
+
+def _cells(row: Row) -> Iterator[str]:
+    return (format_measure(getattr(row, measure), measure) for measure, _ in MEASURES)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value
+
+
+def _box(mask: np.ndarray, margin: int = 1) -> tuple[slice, ...]:
+    """Return the slices of the box around what is true, with a margin where there is room; of a voxel where nothing is."""
+    slices = []
+    for axis in range(mask.ndim):
+        where = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        start, stop = (where[0] - margin, where[-1] + 1 + margin) if where.size else (0, 1)
+        slices.append(slice(max(int(start), 0), int(stop)))
+    return tuple(slices)
+
+
+def _by_name(files: Path | Mapping[str, Path]) -> dict[str, Path]:
+    if isinstance(files, Mapping):
+        return {name: Path(path) for name, path in files.items()}
+    folder = Path(files)
+    if not folder.is_dir():
+        msg = f"{folder}: is not a folder."
+        raise VolumeError(msg, "Give the folder that holds one file for each case.")
+    by_name: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        name = case_name(path)
+        # Hidden files are being written; uncertainty lies beside predictions and is none.
+        if path.name.startswith(".") or not path.name.lower().endswith(_IMAGE_SUFFIXES) or name.endswith("uncertainty"):
+            continue
+        if name in by_name:
+            msg = f"{folder}: two files are named after the case '{name}': {by_name[name].name} and {path.name}."
+            raise VolumeError(msg, "Remove one of them.")
+        by_name[name] = path
+    return by_name
+
+
+def _classes_of(paths: Iterable[Path]) -> tuple[Class, ...]:
+    for path in paths:
+        if classes := read_classes(path):
+            return classes
+    return ()
+
+
+def _values_of(paths: Iterable[Path]) -> tuple[Class, ...]:
+    values = sorted({int(value) for path in paths for value in np.unique(read_segmentation(path)[0])} - {0})
+    if not values:
+        msg = "The labels hold nothing but zeros."
+        raise VolumeError(msg, "Give the folder of the label files.")
+    return tuple(Class(str(v), (v,), CLASS_COLORS[i % len(CLASS_COLORS)]) for i, v in enumerate(values))
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
