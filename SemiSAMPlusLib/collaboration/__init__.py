@@ -1,0 +1,1 @@
+"""Where specialist and generalist meet: prompts, confidence, trust and regularization."""

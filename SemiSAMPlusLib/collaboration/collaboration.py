@@ -1,0 +1,276 @@
+"""Where specialist and generalists meet: prompts go one way, trusted answers come back as a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from ..cohort.augmentation import look_up, straight_coordinates
+from ..cohort.cohort import Case, Cohort
+from ..cohort.patches import CaseCache, Patch, PreparedCase
+from ..cohort.volume import Grid, Volume, read_volume, resample, training_grid
+from ..generalist.embeddings import EmbeddingStore, content_key
+from ..generalist.generalist import Generalist, PromptSet
+from ..specialist.inference import to_classes
+from ..specialist.specialist import Specialist
+from .confidence import mean_and_variance, voxel_confidence
+from .prompts import PromptSettings, make_prompts
+from .regularization import TaughtPatch, combine, compete
+from .trust import View, choose_unlabeled, expected_dice, hard_views, trust_on
+
+#: Memory in bytes for the embeddings of the views on which trust is measured.
+_VIEW_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class CollaborationSettings:
+    """How specialist and generalists work together.
+
+    Attributes:
+        iterations: Length of the training.
+        prompts: How prompts are made.
+        temperature: τ of the voxel confidence.
+        strength: λ_sam at the start.
+        every: Generalists are asked at each so-many-th iteration.
+        trust: Trust in each generalist, or None to measure it.
+        trust_every: Iterations between measurements of trust.
+        seed: Fixes prompts and views.
+    """
+
+    iterations: int
+    prompts: PromptSettings
+    temperature: float = 0.05
+    strength: float = 1.0
+    every: int = 1
+    trust: float | None = None
+    trust_every: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one generalist says of a region.
+
+    Attributes:
+        mean: (classes with background, z, y, x) probabilities without NaN.
+        variance: (classes, z, y, x) over the prompt sets, 0 where there is no opinion.
+        confidence: (z, y, x) in 0..1, the least over the classes; 0 where there is no opinion.
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    confidence: torch.Tensor
+
+
+class Collaboration:
+    """Asks generalists about the specialist's patches, and says what they teach.
+
+    Args:
+        generalists: Name to generalist.
+        settings: How they work together.
+        embeddings: The folder where embeddings of cases are kept, for generalists that can keep them; or None.
+    """
+
+    def __init__(
+        self, generalists: Mapping[str, Generalist], settings: CollaborationSettings, embeddings: Path | None = None
+    ) -> None:
+        self.generalists, self.settings = dict(generalists), settings
+        self.trust = dict.fromkeys(self.generalists, settings.trust or 0.0)
+        self._stores = {
+            name: EmbeddingStore(embeddings, generalist, getattr(generalist, "weights_sha256", ""))
+            for name, generalist in self.generalists.items()
+        }
+        self._view_stores = {
+            name: EmbeddingStore(None, generalist, memory_bytes=_VIEW_BYTES)
+            for name, generalist in self.generalists.items()
+        }
+        self._case_keys: dict[str, str] = {}
+
+    # -- teaching ---------------------------------------------------------------------------------------------------
+
+    def asks(self, iteration: int) -> bool:
+        """Return whether any generalist is trusted, and it is time to ask."""
+        settings = self.settings
+        return iteration % settings.every == 0 and self.strength(iteration) > 0 and any(self.trust.values())
+
+    def ask(self, patch: Patch, specialist: Specialist, iteration: int) -> TaughtPatch | None:
+        """Ask the trusted generalists about a patch.
+
+        Prompts come from the specialist's view of the patch undeformed, and answers are brought to the deformed patch
+        by its coordinates, so a case is embedded once whatever is done to its patches.
+
+        Args:
+            patch: An unlabelled patch.
+            specialist: Who makes the prompts: the averaged network.
+            iteration: Which step.
+
+        Returns:
+            What they teach, or None where nobody is asked or nobody is trusted.
+        """
+        if not self.asks(iteration):
+            return None
+        belief = plain_view(patch, specialist)
+        trusted = {name: value for name, value in self.trust.items() if value > 0}
+        region = patch.source.grid.cropped(patch.start, belief.shape[1:])
+        prompts = self._prompts(specialist, belief, region, (self.settings.seed, 11, iteration))
+        answers = {name: self._answer(name, patch.source, prompts, region, belief.device) for name in trusted}
+        heard = {name: answer for name, answer in answers.items() if answer is not None}
+        if not heard:
+            return None
+        answer, weight = combine(
+            [answer.mean for answer in heard.values()],
+            [answer.confidence for answer in heard.values()],
+            [trusted[name] for name in heard],
+        )
+        return TaughtPatch(answer, weight, belief, patch.undeformed_coordinates(), self.strength(iteration))
+
+    def strength(self, iteration: int) -> float:
+        """Return λ_sam, which falls as exp(-5 (t/T)²): generalists help most while the specialist is weak."""
+        return self.settings.strength * exp(-5 * (iteration / self.settings.iterations) ** 2)
+
+    # -- trust ------------------------------------------------------------------------------------------------------
+
+    def measure_trust(
+        self, cache: CaseCache, cohort: Cohort, specialist: Specialist, iteration: int, *, force: bool = False
+    ) -> dict[str, Any] | None:
+        """Measure the trust in each generalist anew, where it is time.
+
+        Returns:
+            ``trust`` (name to value) and ``expected_dice``, or None where it was not time.
+        """
+        settings = self.settings
+        if settings.trust is not None or not cohort.unlabeled:
+            return None
+        if not force and (iteration == 0 or iteration % settings.trust_every):
+            return None
+        by_name = {case.name: case for case in cohort.unlabeled}
+        unlabeled = [
+            cache.get(by_name[name], with_label=False) for name in choose_unlabeled(list(by_name), settings.seed)
+        ]
+        expected = expected_dice(specialist, unlabeled, settings.seed)
+        self.trust = dict.fromkeys(self.generalists, 0.0)
+        if expected is not None:
+            labeled = [cache.get(case, with_label=True) for case in cohort.labeled]
+            views = hard_views(specialist, labeled, expected, settings.seed)
+            for name in self.generalists:
+                ask = partial(self._answer_view, name, specialist)
+                self.trust[name] = trust_on(views, ask, len(cohort.classes))
+        return {
+            "trust": {name: round(value, 4) for name, value in self.trust.items()},
+            "expected_dice": None if expected is None else round(expected, 4),
+        }
+
+    def _answer_view(self, name: str, specialist: Specialist, view: View) -> tuple[torch.Tensor, torch.Tensor] | None:
+        grid = view.case.grid
+        prompts = self._prompts(specialist, view.probabilities, grid, (self.settings.seed, 12))
+        # Least grey value 0, as generalists expect of files: what is normalised lies around 0.
+        volume = Volume((view.image - view.image.amin()).cpu().numpy(), grid)
+        spacing = self.generalists[name].spacing
+        embedding = self._view_stores[name].get(view.key, lambda: _at_spacing(volume, spacing))
+        answer = self._ask(name, embedding, prompts, grid, view.image.device)
+        return None if answer is None else (answer.mean, answer.confidence)
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    def answer_case(
+        self, case: PreparedCase, probabilities: torch.Tensor, specialist: Specialist
+    ) -> tuple[list[list[PromptSet]], dict[str, Answer]]:
+        """Ask every generalist about a whole case, for its layers.
+
+        Args:
+            case: Which case.
+            probabilities: (classes with background, z, y, x) the specialist's.
+            specialist: Who made them.
+
+        Returns:
+            Prompt sets by class, and answers by generalist's name.
+        """
+        prompts = self._prompts(specialist, probabilities, case.grid, (self.settings.seed, 13))
+        answers = {
+            name: answer
+            for name in self.generalists
+            if (answer := self._answer(name, case, prompts, case.grid, case.image.device)) is not None
+        }
+        return prompts, answers
+
+    def _prompts(
+        self, specialist: Specialist, probabilities: torch.Tensor, grid: Grid, seed: tuple[int, ...]
+    ) -> list[list[PromptSet]]:
+        """Return K prompt sets for each class, none for classes that are not seen."""
+        classes = to_classes(probabilities, specialist.plan.one_piece).cpu().numpy()
+        prompts = []
+        for index, whole in enumerate(specialist.plan.one_piece, start=1):
+            probability = probabilities[index].cpu().numpy()
+            if whole:  # What the specialist takes for an island is an error, and no place to prompt.
+                probability = np.where((classes == index) | (probability < 0.5), probability, 0.0)
+            prompts.append(
+                make_prompts(probability, grid, self.settings.prompts, np.random.default_rng((*seed, index)))
+            )
+        return prompts
+
+    def _answer(
+        self, name: str, case: PreparedCase, prompts: Sequence[list[PromptSet]], region: Grid, device: torch.device
+    ) -> Answer | None:
+        spacing = self.generalists[name].spacing
+        if case.case.name not in self._case_keys:
+            self._case_keys[case.case.name] = content_key(case.case.images)
+        embedding = self._stores[name].get(self._case_keys[case.case.name], lambda: _case_volume(case, spacing))
+        return self._ask(name, embedding, prompts, region, device)
+
+    def _ask(
+        self, name: str, embedding: Any, prompts: Sequence[list[PromptSet]], region: Grid, device: torch.device
+    ) -> Answer | None:
+        """Ask for all classes in one batched call; a class without prompts is answered with background."""
+        asked = [index for index, sets in enumerate(prompts) if sets]
+        if not asked:
+            return None
+        flat = [prompt_set for index in asked for prompt_set in prompts[index]]
+        with torch.no_grad():
+            answers = self.generalists[name].answer(embedding, flat, region).to(device, torch.float32)
+        answers = answers.unflatten(0, (len(asked), self.settings.prompts.sets))
+        mean = torch.zeros((len(prompts), *region.shape), device=device)
+        variance = torch.zeros_like(mean)
+        for place, index in enumerate(asked):
+            mean[index], variance[index] = mean_and_variance(answers[place])
+        confidence = voxel_confidence(variance, self.settings.temperature).amin(dim=0)
+        return Answer(compete(mean).nan_to_num(nan=0.0), variance.nan_to_num(nan=0.0), confidence)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs: the trusts; prompts and embeddings are made again the same."""
+        return {"trust": dict(self.trust)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
+        self.trust = {name: float(state["trust"].get(name, 0.0)) for name in self.generalists}
+
+
+def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:
+    """Return the specialist's class probabilities (classes with background, z, y, x) of a patch undeformed."""
+    coordinates = straight_coordinates(patch.start, patch.image.shape[1:]).to(patch.image.device)
+    return specialist.probabilities(look_up(patch.source.image, coordinates))
+
+
+def _case_volume(case: PreparedCase, spacing: float | None) -> Volume:
+    """Return a case as a generalist wants it: prepared as for the specialist, or from its file at a spacing of its own."""
+    if spacing is None:
+        return Volume(case.image.cpu().numpy(), case.grid)
+    return read_volume(Case(case.case.name, case.case.images[:1]), spacing)
+
+
+def _at_spacing(volume: Volume, spacing: float | None) -> Volume:
+    """Return a volume at another isotropic spacing, or as it is."""
+    if spacing is None:
+        return volume
+    first = volume.grid.image(volume.array[0])
+    grid = training_grid(first, spacing)
+    return Volume(sitk.GetArrayFromImage(resample(first, grid))[None], grid)
