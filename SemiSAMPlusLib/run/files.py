@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
+
+Result = TypeVar("Result")
 
 #: How often, and how long in all (seconds), a rename is tried while a reader on Windows holds the old file.
 _RENAME_TRIES, _RENAME_PATIENCE = 40, 10.0
@@ -41,7 +44,12 @@ def write_text_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _retry(action: Callable[[], None]) -> None:
+def read_text_patiently(path: Path) -> str:
+    """Read a text that may be replaced at this moment, when Windows denies it."""
+    return _retry(lambda: Path(path).read_text(encoding="utf-8"))
+
+
+def _retry(action: Callable[[], Result]) -> Result:
     for attempt in range(_RENAME_TRIES):
         try:
             return action()
@@ -49,3 +57,4 @@ def _retry(action: Callable[[], None]) -> None:
             if attempt == _RENAME_TRIES - 1:
                 raise
             time.sleep(_RENAME_PATIENCE / _RENAME_TRIES)
+    raise AssertionError  # The last try returns or raises.

@@ -20,7 +20,7 @@ import psutil
 
 from ..errors import RunFolderError
 from .events import EventWriter, read_events
-from .files import replacing, write_text_atomically
+from .files import read_text_patiently, replacing, write_text_atomically
 
 #: A job on another host is taken for dead when its heartbeat is older than this many seconds; on this host its process is asked.
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 5.0, 60.0
@@ -55,7 +55,7 @@ class JobFolder:
     def owner(self) -> dict[str, Any] | None:
         """Return what job.json says of the last owner (host, pid, started, heartbeat), or None where there was none."""
         try:
-            data = json.loads(self.job_file.read_text(encoding="utf-8"))
+            data = json.loads(read_text_patiently(self.job_file))
         except (FileNotFoundError, ValueError):
             return None
         return data if isinstance(data, dict) else None

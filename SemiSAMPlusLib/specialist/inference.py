@@ -77,7 +77,7 @@ def to_native(probabilities: np.ndarray, grid: Grid, native: Grid) -> np.ndarray
         native: The input's own grid.
 
     Returns:
-        (classes, z', y', x') float32; background is certain beyond ``grid``, by at most half a voxel.
+        (classes, z', y', x') float32; beyond ``grid``, by at most half of its voxels, what lies nearest.
     """
     # Clamped at the border: the training grid covers the field of view but for half a voxel of rounding.
     resampled = [

@@ -30,7 +30,7 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
         """Return 1 where the entropy is below (0.75 + 0.25·ramp)·ln(classes), else 0: (batch, 1, z, y, x)."""
         image = batch.unlabeled
         total: torch.Tensor | float = 0.0
-        self.teacher.train()  # Dropout on; instance norm has no statistics that this would disturb.
+        self.teacher.train()  # Dropout on; what batch norms count meanwhile is replaced after the step.
         for _ in range(_PASSES // _TOGETHER):
             repeated = image.repeat(_TOGETHER, 1, 1, 1, 1)
             answers = self.teacher(repeated + batch.noise_like(repeated)).float().softmax(dim=1)

@@ -1,0 +1,67 @@
+"""Whether the device has room for a training: estimated before anything is started."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import psutil
+import torch
+from torch import nn
+
+from ..errors import DeviceError
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the free memory of a device in bytes."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def estimate_training_bytes(make_network: Callable[[], nn.Module], image_shape: tuple[int, ...]) -> int:
+    """Estimate the memory that a training step takes, without taking it.
+
+    Every layer's output is kept for the backward pass and most once more as its gradient; weights come five times
+    (themselves, gradient, two moments of AdamW, average).
+
+    Args:
+        make_network: Makes the network.
+        image_shape: Shape (batch, channels, z, y, x) of what goes through it in one step.
+    """
+    kept = 0
+
+    def count(_: nn.Module, __: object, output: object) -> None:
+        nonlocal kept
+        if isinstance(output, torch.Tensor):
+            kept += output.numel()
+
+    # Made with memory of its own and moved then: some networks look at numbers while they are made.
+    with torch.random.fork_rng(devices=[]):
+        network = make_network().to("meta")
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(count)
+    # A user's own network may look at numbers, which are not there; then as much is known as it came to.
+    with contextlib.suppress(RuntimeError):
+        network(torch.zeros(image_shape, device="meta"))
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return 4 * (2 * kept + 5 * weights)
+
+
+def require_memory(device: torch.device, needed: int, patch: tuple[int, int, int], batch: int) -> None:
+    """Refuse a training that cannot fit.
+
+    Raises:
+        DeviceError: If the estimate is beyond the free memory; offers a smaller batch or patch.
+    """
+    free = free_memory(device)
+    if needed <= free:
+        return
+    raise out_of_memory(device, patch, batch, f"needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+
+
+def out_of_memory(device: torch.device, patch: tuple[int, int, int], batch: int, reason: str) -> DeviceError:
+    """Return the error that says a step does not fit, and offers the next smaller one."""
+    smaller = " ".join(str(max(16, n * 3 // 4 // 8 * 8)) for n in patch)
+    offer = "--batch 1" if batch > 1 else f"--patch {smaller}"
+    msg = f"A training step with patch {' '.join(map(str, patch))} and batch {batch} does not fit on {device}: it {reason}."
+    return DeviceError(msg, f"Train with {offer}, with --size small, or on another device.")

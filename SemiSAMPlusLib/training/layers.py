@@ -1,0 +1,84 @@
+"""The layers of a case: what a user looks at while a run trains, written into its run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..cohort.outputs import write_prompts, write_segmentation, write_uncertainty
+from ..cohort.patches import PreparedCase
+from ..cohort.volume import Grid, read_image
+from ..collaboration.collaboration import Answer, Collaboration
+from ..generalist.generalist import PromptSet
+from ..run.files import write_text_atomically
+from ..run.folder import safe_id
+from ..specialist.inference import predictive_entropy, to_classes, to_native
+from ..specialist.specialist import Specialist
+
+
+def write_layers(
+    folder: Path, case: PreparedCase, specialist: Specialist, collaboration: Collaboration | None, *, iteration: int
+) -> None:
+    """Write prediction, uncertainty, and with generalists the prompts and each one's answer, on the case's own grid.
+
+    Args:
+        folder: The case's folder in layers/.
+        case: Which case.
+        specialist: As it is now.
+        collaboration: Where generalists are asked, or None.
+        iteration: Which step; goes into about.json with what else a viewer should say of the layers.
+    """
+    native = Grid.of(read_image(case.case.images[0]))
+    probabilities = specialist.probabilities(case.image)
+    on_native = to_native(probabilities.cpu().numpy(), case.grid, native)
+    labels = to_classes(torch.from_numpy(on_native), specialist.plan.one_piece).numpy()
+    write_segmentation(folder / "prediction.seg.nrrd", labels, native, specialist.classes)
+    uncertainty, source = predictive_entropy(on_native), "predictive entropy"
+    if collaboration is not None:
+        prompts, answers = collaboration.answer_case(case, probabilities, specialist)
+        _write_prompts(folder / "prompts.mrk.json", prompts, case.grid, specialist)
+        for name, answer in answers.items():
+            said = to_native(answer.mean.cpu().numpy(), case.grid, native)
+            write_segmentation(
+                folder / f"generalist-{safe_id(name)}.seg.nrrd",
+                said.argmax(axis=0).astype(np.uint8),
+                native,
+                specialist.classes,
+            )
+        variance = trusted_variance(answers, collaboration.trust)
+        if variance is not None:
+            uncertainty = to_native(variance, case.grid, native).max(axis=0)
+            source = "generalist variance"
+    write_uncertainty(folder / "uncertainty.nii.gz", uncertainty, native, source)
+    about: dict[str, Any] = {"case": case.case.name, "iteration": iteration, "uncertainty": source}
+    write_text_atomically(folder / "about.json", json.dumps(about) + "\n")
+
+
+def _write_prompts(path: Path, prompts: Sequence[Sequence[PromptSet]], grid: Grid, specialist: Specialist) -> None:
+    """Write the points of the first prompt set of each class; the others differ only by chance."""
+    points, labels, names, boxes = [np.zeros((0, 3))], [np.zeros(0, dtype=int)], [], {}
+    for structure, sets in zip(specialist.classes, prompts, strict=True):
+        for prompt_set in sets[:1]:
+            points.append(prompt_set.points)
+            labels.append(prompt_set.labels)
+            names += [structure.name] * len(prompt_set.labels)
+            if prompt_set.box is not None:
+                boxes[structure.name] = prompt_set.box
+    write_prompts(path, np.concatenate(points), np.concatenate(labels), names, boxes=boxes, direction=grid.direction)
+
+
+def trusted_variance(answers: Mapping[str, Answer], trust: Mapping[str, float]) -> np.ndarray | None:
+    """Return the trust-weighted variance over prompt sets (classes, z, y, x), None where nobody is trusted.
+
+    A variance of probabilities is at most 0.25; it is given as a share of that, 0 to 1.
+    """
+    trusted = {name: value for name, value in trust.items() if value > 0 and name in answers}
+    if not trusted:
+        return None
+    total = sum(trusted.values())
+    return sum(answers[name].variance.cpu().numpy() * (value / total) for name, value in trusted.items()) * 4.0

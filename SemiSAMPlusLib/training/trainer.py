@@ -1,0 +1,391 @@
+"""The training loop: specialist and generalists teach each other, step by step, in a run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..cohort.augmentation import IntensityAugmentation, SpatialAugmentation, look_up
+from ..cohort.cohort import Case, Cohort, Role
+from ..cohort.patches import CaseCache, Patch, PatchStream
+from ..cohort.plan import Plan
+from ..collaboration.collaboration import Collaboration, plain_view
+from ..collaboration.regularization import TaughtPatch
+from ..errors import ConfigError
+from ..run import events as kinds
+from ..run.config import TrainingConfig
+from ..run.events import EventWriter
+from ..run.folder import RunFolder
+from ..specialist.inference import arithmetic
+from ..specialist.methods import find_method
+from ..specialist.methods.base import Batch, MethodSettings, StepLosses
+from ..specialist.networks import build_specialist
+from ..specialist.specialist import Specialist
+from .checkpoint import load_checkpoint, save_checkpoint
+from .layers import write_layers
+from .schedule import polynomial_decay
+from .validation import mean_dice, validate
+
+#: Seconds between progress events, so that a fast GPU does not flood the file.
+_PROGRESS_SECONDS = 1.0
+#: Greatest norm of the gradient of all weights together.
+_GRADIENT_NORM = 10.0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is settled before the first step, and written to run.json.
+
+    Attributes:
+        cohort: A cohort without faults.
+        config: What the user set.
+        plan: What was planned from the cohort and the device.
+        device: Where to train.
+        precision: Arithmetic to train in.
+        iterations: Length of the training.
+    """
+
+    cohort: Cohort
+    config: TrainingConfig
+    plan: Plan
+    device: torch.device
+    precision: str
+    iterations: int
+
+    @property
+    def layer_cases(self) -> list[Case]:
+        """The cases whose layers are refreshed while training: those named, or a few of each kind."""
+        cohort, names = self.cohort, self.config.layers
+        if names is not None:
+            return [cohort.case(name) for name in names]
+        return [*cohort.validation[:1], *cohort.unlabeled[:2], *cohort.labeled[:1]]
+
+    def require_layers(self) -> None:
+        """Refuse layers of cases that there are not, or that training never opens.
+
+        Raises:
+            ConfigError: If a case in ``layers`` is held out for test.
+            VolumeError: If there is no such case.
+        """
+        for case in self.layer_cases:
+            if case.role is Role.TEST:
+                msg = f"The setting 'layers' names the test case '{case.name}', which training never opens."
+                raise ConfigError(msg, "Name labelled, unlabelled or validation cases with --layers.")
+
+
+class Trainer:
+    """Trains a specialist in a run folder that this process owns.
+
+    Args:
+        settled: What was settled before.
+        folder: The run folder.
+        events: Where to say what happens.
+        collaboration: Where specialist and generalists meet, or None where there are no generalists.
+    """
+
+    def __init__(
+        self, settled: Settled, folder: RunFolder, events: EventWriter, collaboration: Collaboration | None
+    ) -> None:
+        self.settled, self.folder, self.events, self.collaboration = settled, folder, events, collaboration
+        config, plan, cohort, device = settled.config, settled.plan, settled.cohort, settled.device
+        torch.manual_seed(config.seed)
+        method = find_method(config.method)
+        self.method = method(
+            lambda: build_specialist(
+                config.specialist,
+                in_channels=len(cohort.channels),
+                out_channels=len(cohort.classes) + 1,
+                patch=plan.patch,
+                size=plan.size,
+                dropout=method.dropout,
+            ),
+            MethodSettings(
+                iterations=settled.iterations,
+                classes=len(cohort.classes) + 1,
+                ema=config.ema,
+                consistency=config.consistency,
+                one_piece=plan.one_piece,
+                channels=len(cohort.channels),
+            ),
+        ).to(device)
+        self.optimizer = torch.optim.AdamW(
+            self.method.trained_parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        # float16 alone has too small a range for gradients; elsewhere the scaler does nothing.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settled.precision == "float16")
+        self.cache = CaseCache(plan, cohort.classes, int(config.cache_gb * 1e9), device)
+        self.labeled = self._stream(cohort.labeled, config.seed * 2 + 1, with_label=True)
+        self.unlabeled = self._stream(cohort.unlabeled, config.seed * 2 + 2, with_label=False)
+        self.iteration = 0
+        self.best_dice = -1.0
+        self.validations_since_best = 0
+
+    def _stream(self, cases: Sequence[Case], seed: int, *, with_label: bool) -> PatchStream | None:
+        config = self.settled.config
+        if not cases:
+            return None
+        flips = tuple("zyx".index(axis) for axis in config.flips)
+        spatial = SpatialAugmentation(self.settled.plan.patch, config.augmentation, flips)
+        return PatchStream(
+            cases, self.cache, spatial, IntensityAugmentation(config.augmentation), seed=seed, with_label=with_label
+        )
+
+    # -- the step ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, torch.Tensor]:
+        """Take one step, and return its losses as scalars on the device."""
+        config, iteration = self.settled.config, self.iteration
+        torch.manual_seed(config.seed * 1_000_003 + iteration)  # Dropout; makes a step depend on nothing before it.
+        labeled = self.labeled.draw(iteration, config.batch) if self.labeled else []
+        learns, asks = self.method.learns_from_unlabeled(iteration), self._asks(iteration)
+        unlabeled = self.unlabeled.draw(iteration, config.batch) if self.unlabeled and (learns or asks) else []
+        taught = self._ask(unlabeled) if unlabeled else []
+        batch = self._batch(labeled, unlabeled, taught)
+        self.method.train()
+        self.method.teacher.eval()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * polynomial_decay(iteration, self.settled.iterations)
+        self.optimizer.zero_grad(set_to_none=True)
+        with arithmetic(self.settled.device, self.settled.precision):
+            outputs = self.method.step_losses(batch)
+            losses = {**outputs.losses, **self._collaboration_loss(batch, taught, outputs)}
+        self.scaler.scale(torch.stack([loss.float() for loss in losses.values()]).sum()).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.method.trained_parameters(), _GRADIENT_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.method.after_step(iteration)
+        self.iteration += 1
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _asks(self, iteration: int) -> bool:
+        return self.collaboration is not None and self.collaboration.asks(iteration)
+
+    def _ask(self, unlabeled: Sequence[Patch]) -> list[TaughtPatch | None]:
+        """Ask the generalists about each unlabelled patch that the step learns from."""
+        if self.collaboration is None or not self._asks(self.iteration):
+            return [None] * len(unlabeled)
+        specialist = self.specialist()
+        return [self.collaboration.ask(patch, specialist, self.iteration) for patch in unlabeled]
+
+    def _batch(
+        self, labeled: Sequence[Patch], unlabeled: Sequence[Patch], taught: Sequence[TaughtPatch | None]
+    ) -> Batch:
+        images = torch.stack([patch.image for patch in labeled])
+        beliefs = None
+        if unlabeled and self.method.takes_beliefs and self.method.learns_from_unlabeled(self.iteration):
+            beliefs = torch.stack([self._belief(*pair) for pair in zip(unlabeled, taught, strict=True)])
+        return Batch(
+            labeled=images,
+            labels=torch.stack([patch.label for patch in labeled if patch.label is not None]),
+            unlabeled=torch.stack([patch.image for patch in unlabeled]) if unlabeled else images[:0],
+            iteration=self.iteration,
+            random=torch.Generator().manual_seed(self.settled.config.seed * 7_368_787 + self.iteration),
+            beliefs=beliefs,
+        )
+
+    def _belief(self, patch: Patch, taught: TaughtPatch | None) -> torch.Tensor:
+        """Return what the teacher says of a patch, corrected where generalists taught; see :class:`Batch`."""
+        belief = plain_view(patch, self.specialist()) if taught is None else taught.corrected()
+        return look_up(belief, patch.undeformed_coordinates(), outside=0.0)
+
+    def _collaboration_loss(
+        self, batch: Batch, taught: Sequence[TaughtPatch | None], outputs: StepLosses
+    ) -> dict[str, torch.Tensor]:
+        """Return L_sam on the unlabelled patches, for methods that the generalists do not teach through beliefs."""
+        terms = []
+        for number, lesson in enumerate(taught):
+            if lesson is not None and batch.beliefs is None:
+                place = slice(number, number + 1)
+                logits = outputs.unlabeled_logits
+                logits = self.method.student(batch.unlabeled[place]) if logits is None else logits[place]
+                terms.append(lesson.loss(logits, self.settled.config.collaboration_loss))
+        return {"collaboration": torch.stack(terms).mean()} if terms else {}
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Train to the end or until asked to stop.
+
+        Returns:
+            ``done`` or ``stopped``.
+        """
+        config, total = self.settled.config, self.settled.iterations
+        started, first, told = time.monotonic(), self.iteration, 0.0
+        losses: list[dict[str, torch.Tensor]] = []
+        while self.iteration < total and not self._is_patience_over():
+            if self.folder.is_asked_to_stop():
+                self.save_checkpoint("last")
+                return "stopped"
+            if self.collaboration is not None:
+                self._measure_trust()
+            losses.append(self.step())
+            now, last = time.monotonic(), self.iteration == total
+            if last or now - told >= _PROGRESS_SECONDS:
+                per_iteration = (now - started) / (self.iteration - first)
+                self.events.write(
+                    kinds.PROGRESS,
+                    iteration=self.iteration,
+                    iterations=total,
+                    seconds_left=round(per_iteration * (total - self.iteration), 1),
+                    losses=_means(losses),
+                )
+                losses, told = [], now
+            if last or self.iteration % config.validate_every == 0:
+                self._validate()
+                self._write_layers()
+            if last or self.iteration % config.checkpoint_every == 0:
+                self.save_checkpoint("last")
+        if self.iteration < total:
+            self.events.write(kinds.MESSAGE, text="Stopped early: the validation Dice no longer rises.")
+        self.save_checkpoint("last")
+        return "done"
+
+    def seconds_per_iteration(self) -> float:
+        """Measure how long a step late in the training takes, and leave everything as it was."""
+        state = self.state()
+        state = {key: _copied(value) for key, value in state.items()}
+        self.iteration = max(0, self.settled.iterations - 4)
+        if self.collaboration is not None:
+            self._measure_trust(force=True)
+        times = []
+        for _ in range(4):
+            begun = time.monotonic()
+            self.step()
+            times.append(time.monotonic() - begun)
+        self.load_state(state)
+        return sum(times[1:]) / 3  # The first warms caches up.
+
+    def specialist(self) -> Specialist:
+        """Return the specialist as it is now: the averaged network."""
+        settled = self.settled
+        return Specialist(
+            self.method.teacher,
+            settled.config.specialist,
+            settled.plan,
+            settled.cohort.classes,
+            settled.cohort.channels,
+            settled.precision,
+            {"iteration": self.iteration},
+        )
+
+    def start_from(self, specialist: Specialist) -> None:
+        """Begin with the weights of a trained specialist."""
+        state = specialist.network.state_dict()
+        self.method.student.load_state_dict(state)
+        self.method.teacher.load_state_dict(state)
+
+    def export(self) -> Specialist:
+        """Write specialist/: the best on held-out cases, or the last where none were held out."""
+        best = self.folder.checkpoints / "best"
+        if self.settled.cohort.validation and (best / "model.json").exists():
+            specialist = Specialist.load(best, self.settled.device)
+        else:
+            specialist = self.specialist()
+        specialist.save(self.folder.specialist)
+        return specialist
+
+    def _measure_trust(self, *, force: bool = False) -> None:
+        assert self.collaboration is not None
+        measured = self.collaboration.measure_trust(
+            self.cache, self.settled.cohort, self.specialist(), self.iteration, force=force
+        )
+        if measured is not None and not force:
+            self.events.write(kinds.TRUST, iteration=self.iteration, **measured)
+
+    def _validate(self) -> None:
+        """Validate, and keep the best."""
+        settled = self.settled
+        held_out = settled.cohort.validation
+        cases = [self.cache.get(case, with_label=True) for case in held_out or settled.cohort.labeled]
+        dice = validate(self.specialist(), cases)
+        mean = mean_dice(dice)
+        better = bool(held_out) and mean > self.best_dice
+        if better:
+            self.best_dice, self.validations_since_best = mean, 0
+            self.specialist().save(self.folder.checkpoints / "best")
+        else:
+            self.validations_since_best += 1
+        self.events.write(
+            kinds.METRICS,
+            iteration=self.iteration,
+            dice=dice,
+            on="validation" if held_out else "labeled",
+            best=better,
+        )
+
+    def _is_patience_over(self) -> bool:
+        """Return whether to stop early; asked before a step, so that a resumed run takes none that it would not have."""
+        patience, held_out = self.settled.config.patience, self.settled.cohort.validation
+        return bool(held_out) and patience is not None and self.validations_since_best >= patience
+
+    def _write_layers(self) -> None:
+        for case in self.settled.layer_cases:
+            write_layers(
+                self.folder.layers(case.name),
+                self.cache.get(case, with_label=False),
+                self.specialist(),
+                self.collaboration,
+                iteration=self.iteration,
+            )
+            self.events.write(
+                kinds.LAYERS,
+                iteration=self.iteration,
+                case=case.name,
+                folder=self.folder.layers(case.name).relative_to(self.folder.path).as_posix(),
+            )
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs to go on as if it had not been interrupted."""
+        return {
+            "iteration": self.iteration,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "collaboration": self.collaboration.state() if self.collaboration is not None else {},
+            "best_dice": self.best_dice,
+            "validations_since_best": self.validations_since_best,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
+        self.iteration = state["iteration"]
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.collaboration is not None:
+            self.collaboration.load_state(state["collaboration"])
+        self.best_dice, self.validations_since_best = state["best_dice"], state["validations_since_best"]
+
+    def save_checkpoint(self, name: str) -> None:
+        """Write checkpoints/NAME.pt."""
+        save_checkpoint(self.folder.checkpoints / f"{name}.pt", self.state())
+
+    def load_checkpoint(self, name: str) -> None:
+        """Go on from checkpoints/NAME.pt."""
+        self.load_state(load_checkpoint(self.folder.checkpoints / f"{name}.pt"))
+
+
+def _means(losses: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """Return the mean of each loss over the steps that had it; the only place where the device is waited for."""
+    names = dict.fromkeys(name for step in losses for name in step)
+    return {
+        name: round(float(torch.stack([step[name].float() for step in losses if name in step]).mean()), 5)
+        for name in names
+    }
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value

@@ -1,0 +1,622 @@
+"""Where specialist and generalists meet: what is asked, what is trusted, what is taught, and that no harm is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from tiny import (
+    OBLIQUE,
+    FakeGeneralist,
+    Pointwise,
+    ball,
+    noise,
+    plan,
+    prepared,
+    specialist_of,
+    tiny_cohort,
+    tiny_config,
+    weights_of,
+)
+from torch import nn
+
+import SemiSAMPlusLib.training.run as run_module
+from SemiSAMPlusLib.cohort.augmentation import SpatialAugmentation, look_up, straight_coordinates
+from SemiSAMPlusLib.cohort.cohort import Cohort
+from SemiSAMPlusLib.cohort.patches import Patch, PreparedCase
+from SemiSAMPlusLib.cohort.volume import Grid, Volume
+from SemiSAMPlusLib.collaboration.collaboration import Collaboration, CollaborationSettings
+from SemiSAMPlusLib.collaboration.confidence import mean_and_variance, voxel_confidence
+from SemiSAMPlusLib.collaboration.prompts import PromptSettings, make_prompts
+from SemiSAMPlusLib.collaboration.regularization import combine, compete
+from SemiSAMPlusLib.collaboration.trust import View, expected_dice, hard_views, trust_on
+from SemiSAMPlusLib.generalist.generalist import PromptSet
+from SemiSAMPlusLib.run.folder import RunFolder
+from SemiSAMPlusLib.specialist.specialist import Specialist
+from SemiSAMPlusLib.training.run import train
+
+SHAPE = (24, 24, 24)
+GRID = Grid(SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+K = 3
+PROMPTS = PromptSettings(sets=K, positive=5, negative=8)
+
+
+def _random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+# -- prompts
+
+
+def _probability(mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, 0.95, 0.02).astype(np.float32)
+
+
+@pytest.mark.parametrize("grid", [GRID, replace(OBLIQUE, shape=SHAPE)], ids=["straight", "turned and anisotropic"])
+@pytest.mark.parametrize("radius", [5.0, 10.0])
+def test_points_lie_where_they_say_in_the_body(grid: Grid, radius: float) -> None:
+    mask = ball(SHAPE, radius, (11, 13, 10))
+    sets = make_prompts(_probability(mask), grid, PROMPTS, _random())
+    assert len(sets) == K
+    for one in sets:
+        assert one.points.shape == (13, 3)
+        assert (one.labels == 1).sum() == 5
+        indices = np.round(grid.to_index(one.points)).astype(int)
+        assert ((indices >= 0) & (indices < SHAPE)).all()
+        np.testing.assert_allclose(grid.to_index(one.points), indices, atol=1e-6)  # On voxels' middles.
+        np.testing.assert_array_equal(mask[tuple(indices.T)], one.labels == 1)
+        assert len(np.unique(indices, axis=0)) == len(indices)
+        assert one.mask_grid == grid
+        assert one.mask is not None
+        assert one.mask.shape == SHAPE
+        assert one.box is not None
+        low, high = np.sort(grid.to_index(one.box), axis=0)
+        corners = np.argwhere(mask)
+        np.testing.assert_allclose(low, corners.min(axis=0), atol=1e-6)
+        np.testing.assert_allclose(high, corners.max(axis=0), atol=1e-6)
+    assert any(not np.array_equal(sets[0].points, one.points) for one in sets[1:])
+    assert any(not np.array_equal(sets[0].mask, one.mask) for one in sets[1:])  # type: ignore[arg-type]
+
+
+def test_points_are_spread_over_the_structure() -> None:
+    mask = np.zeros((12, 12, 60), dtype=bool)
+    mask[2:10, 2:10, 2:58] = True
+    grid = Grid(mask.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    (one,) = make_prompts(_probability(mask), grid, PromptSettings(1, 6, 0), _random())
+    assert np.ptp(one.points[:, 0]) > 30
+    assert len(one.points) == 6
+
+
+def test_where_nothing_is_seen_nothing_is_asked() -> None:
+    assert make_prompts(np.full(SHAPE, 0.02, np.float32), GRID, PROMPTS, _random()) == []
+    assert (
+        make_prompts(np.full(SHAPE, 0.6, np.float32), GRID, PROMPTS, _random()) == []
+    )  # Seen, but without confidence.
+
+
+def test_where_everything_is_seen_there_is_nothing_around_it() -> None:
+    sets = make_prompts(np.full(SHAPE, 0.99, np.float32), GRID, PROMPTS, _random())
+    assert len(sets) == K
+    for one in sets:
+        assert (one.labels == 1).all()
+        assert np.isfinite(one.points).all()
+        assert np.isfinite(one.mask).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (12, 12, 12), (23, 0, 23)])
+def test_one_voxel_is_a_structure_too(place: tuple[int, int, int]) -> None:
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[place] = True
+    for one in make_prompts(_probability(mask), GRID, PROMPTS, _random()):
+        np.testing.assert_array_equal(GRID.to_index(one.points[one.labels == 1]), [place])
+        assert (one.labels == 0).any()
+
+
+@pytest.mark.parametrize("depth", [11, 12])
+def test_a_sheet_of_one_voxel_is_found_wherever_it_lies(depth: int) -> None:
+    mask = np.zeros((24, 64, 64), dtype=bool)
+    mask[depth] = True
+    grid = Grid(mask.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    for one in make_prompts(_probability(mask), grid, PROMPTS, _random()):
+        assert (np.round(grid.to_index(one.points[one.labels == 1]))[:, 0] == depth).all()
+
+
+def test_certainty_itself_makes_finite_logits() -> None:
+    mask = ball(SHAPE, 6)
+    for one in make_prompts(mask.astype(np.float32), GRID, PROMPTS, _random()):
+        assert np.isfinite(one.mask).all()  # type: ignore[arg-type]
+        assert ((one.mask > 0) == mask).all()  # type: ignore[operator]
+
+
+def test_the_same_chance_makes_the_same_prompts() -> None:
+    probability = _probability(ball(SHAPE, 6))
+    one, same, other = (make_prompts(probability, GRID, PROMPTS, _random(seed)) for seed in (1, 1, 2))
+    assert all(np.array_equal(a.points, b.points) for a, b in zip(one, same, strict=True))
+    assert not all(np.array_equal(a.points, b.points) for a, b in zip(one, other, strict=True))
+
+
+# -- confidence, competition, combination
+
+
+def test_equal_answers_have_confidence_1() -> None:
+    answers = torch.rand(1, 4, 4, 4).expand(5, -1, -1, -1)
+    mean, variance = mean_and_variance(answers)
+    torch.testing.assert_close(mean, answers[0])
+    torch.testing.assert_close(voxel_confidence(variance, 0.05), torch.ones(4, 4, 4))
+
+
+def test_contradicting_answers_have_little_and_no_opinion_has_none() -> None:
+    answers = torch.tensor([[0.0, 0.4, torch.nan], [1.0, 0.6, 0.5]])
+    mean, variance = mean_and_variance(answers)
+    assert variance[0] == pytest.approx(0.25)  # The greatest that there is.
+    confidence = voxel_confidence(variance, 0.05)
+    assert confidence[0] < 0.01 < 0.5 < confidence[1] < 1
+    assert confidence[2] == 0
+    assert mean[:2].tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_one_answer_is_taken_at_its_word() -> None:
+    mean, variance = mean_and_variance(torch.full((1, 3), 0.3))
+    assert mean.tolist() == pytest.approx([0.3] * 3)
+    assert voxel_confidence(variance, 0.05).tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4])
+def test_competing_structures_and_background_sum_to_1(classes: int) -> None:
+    answers = torch.from_numpy(_random().random((classes, 5, 5, 5), dtype=np.float32))
+    answers[:, 0] = torch.tensor([0.0, 1.0, 0.5, 1.0, 0.0])
+    competed = compete(answers)
+    assert competed.shape == (classes + 1, 5, 5, 5)
+    torch.testing.assert_close(competed.sum(dim=0), torch.ones(5, 5, 5))
+    assert (competed >= 0).all()
+    if classes == 1:
+        torch.testing.assert_close(competed[1], answers[0].clamp(1e-4, 1 - 1e-4))
+    else:
+        assert torch.equal(competed[1:].argmax(dim=0)[1:], answers.argmax(dim=0)[1:])
+
+
+def test_no_opinion_of_a_structure_is_none_of_the_voxel() -> None:
+    answers = torch.rand(2, 3, 3, 3)
+    answers[1, 0, 0, 0] = torch.nan
+    competed = compete(answers)
+    assert torch.isnan(competed[:, 0, 0, 0]).all()
+    assert torch.isfinite(competed[:, 1:]).all()
+
+
+def _answers(count: int, classes: int = 2) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    random = torch.Generator().manual_seed(0)
+    answers = [torch.rand(classes, 4, 4, 4, generator=random).softmax(dim=0) for _ in range(count)]
+    return answers, [torch.rand(4, 4, 4, generator=random) * 0.8 + 0.2 for _ in range(count)]
+
+
+@pytest.mark.parametrize("trust", [0.01, 0.6, 1.0])
+def test_one_generalist_combined_is_itself(trust: float) -> None:
+    (answer,), (confidence,) = _answers(1)
+    mean, weight = combine([answer], [confidence], [trust])
+    torch.testing.assert_close(mean, answer)
+    torch.testing.assert_close(weight, trust * confidence)
+
+
+def test_several_are_combined_by_trust_times_confidence() -> None:
+    (a, b), (one, other) = _answers(2)
+    mean, weight = combine([a, b], [one, other], [0.9, 0.3])
+    torch.testing.assert_close(mean, (0.9 * one * a + 0.3 * other * b) / (0.9 * one + 0.3 * other))
+    assert (weight <= torch.maximum(0.9 * one, 0.3 * other) + 1e-6).all()
+    assert (weight >= torch.minimum(0.9 * one, 0.3 * other) - 1e-6).all()
+
+
+def test_a_generalist_without_opinion_or_trust_says_nothing() -> None:
+    (a, b), (one, _) = _answers(2)
+    silent = torch.full_like(b, torch.nan)
+    mean, _ = combine([a, silent], [one, torch.zeros_like(one)], [0.9, 0.9])
+    torch.testing.assert_close(mean, a)
+    mean, _ = combine([a, b], [one, one], [0.9, 0.0])
+    torch.testing.assert_close(mean, a)
+    mean, weight = combine([a, silent], [one * 0, one * 0], [0.9, 0.9])
+    assert torch.isfinite(mean).all()
+    assert not weight.any()
+
+
+# -- asking and teaching
+
+
+class Blurry(nn.Module):
+    """A specialist that sees the bright structure a little too large: grey values 0 and 1, threshold 0.2."""
+
+    def __init__(self, threshold: float = 0.2) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(20.0))
+        self.threshold = threshold
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        soft = nn.functional.avg_pool3d(nn.functional.pad(x, (2,) * 6, mode="replicate"), 5, 1)
+        logit = (soft - self.threshold) * self.weight
+        return torch.cat([-logit, logit], dim=1)
+
+
+def _case(tmp_path: Path, mask: np.ndarray, *, grid: Grid = GRID, name: str = "case") -> PreparedCase:
+    """Return a case whose structure has grey value 1 and the rest 0; its file is on the disk, as content is hashed."""
+    path = tmp_path / f"{name}.nrrd"
+    sitk.WriteImage(grid.image(mask.astype(np.float32)), str(path))
+    return prepared(mask.astype(np.float32), mask.astype(np.uint8), grid, name=name, images=(path,))
+
+
+def _collaboration(*generalists: FakeGeneralist, trust: float | None = 1.0, **settings) -> Collaboration:
+    given = {"iterations": 100, "prompts": PROMPTS, "every": 1, "trust_every": 10, **settings}
+    return Collaboration({one.name: one for one in generalists}, CollaborationSettings(trust=trust, **given))
+
+
+def _patch(case: PreparedCase, start: tuple[int, int, int] = (4, 4, 4), *, deformed: bool = False) -> Patch:
+    shape = (16, 16, 16)
+    coordinates = straight_coordinates(start, shape)
+    if deformed:
+        centre = [s + 7.5 for s in start]
+        coordinates = SpatialAugmentation(shape).coordinates(centre, _random(1))
+    return Patch(case, look_up(case.image, coordinates), None, coordinates, start)
+
+
+def _truth_of(mask: np.ndarray) -> Callable[[Volume, PromptSet, Grid], np.ndarray]:
+    """Return a generalist's say: the truth of a case on whatever region it is asked about."""
+
+    def say(volume: Volume, prompts: PromptSet, region: Grid) -> np.ndarray:
+        points = volume.grid.to_index(region.to_physical(np.argwhere(np.ones(region.shape))))
+        indices = np.clip(np.round(points).astype(int), 0, np.array(mask.shape) - 1)
+        return mask[tuple(indices.T)].reshape(region.shape).astype(np.float32)
+
+    return say
+
+
+MASK = ball(SHAPE, 6, (12, 11, 13))
+
+
+@pytest.mark.parametrize("kind", ["squared-error", "pseudo-label"])
+@pytest.mark.parametrize("deformed", [False, True])
+def test_the_term_teaches_the_specialist_and_only_it(tmp_path: Path, kind: str, deformed: bool) -> None:
+    class Learned(FakeGeneralist):
+        """One that has weights, which a careless caller might train."""
+
+        def __init__(self) -> None:
+            super().__init__(_truth_of(MASK))
+            self.weights = torch.ones(1, requires_grad=True)
+
+        def answer(self, *args) -> torch.Tensor:
+            return super().answer(*args) * self.weights
+
+    generalist, specialist = Learned(), specialist_of(Blurry(), plan=plan())
+    patch = _patch(_case(tmp_path, MASK), deformed=deformed)
+    lesson = _collaboration(generalist).ask(patch, specialist, 0)
+    assert lesson is not None
+    student = Blurry(threshold=0.7)
+    student(patch.image[None]).mean().backward()
+    student.weight.grad = None
+    logits = student(patch.image[None]).requires_grad_()
+    logits.retain_grad()
+    loss = lesson.loss(logits, kind)
+    assert torch.isfinite(loss)
+    assert loss.item() > 0
+    loss.backward()
+    assert logits.grad is not None
+    assert float(logits.grad.abs().sum()) > 0
+    assert float(student.weight.grad) != 0
+    assert generalist.weights.grad is None
+    assert all(p.grad is None for p in specialist.network.parameters())
+    for tensor in (lesson.answer, lesson.weight, lesson.belief):
+        assert not tensor.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["squared-error", "pseudo-label"])
+def test_the_term_pulls_towards_the_answer(tmp_path: Path, kind: str) -> None:
+    patch = _patch(_case(tmp_path, MASK))
+    lesson = _collaboration(FakeGeneralist(_truth_of(MASK))).ask(patch, specialist_of(Blurry(), plan=plan()), 0)
+    assert lesson is not None
+    logits = torch.zeros(1, 2, 16, 16, 16, requires_grad=True)
+    lesson.loss(logits, kind).backward()
+    assert logits.grad is not None
+    truth = torch.from_numpy(MASK[4:20, 4:20, 4:20])
+    assert (logits.grad[0, 1][truth] < 0).all()
+    assert (logits.grad[0, 1][~truth] > 0).float().mean() > 0.99
+    right = torch.where(truth, 20.0, -20.0)
+    assert lesson.loss(torch.stack([-right, right])[None], kind) < lesson.loss(logits, kind) * 0.1
+
+
+@pytest.mark.parametrize("grid", [GRID, Grid(SHAPE, (1.3, 1.3, 1.3), OBLIQUE.origin, OBLIQUE.direction)])
+def test_answers_come_back_to_the_deformed_patch(tmp_path: Path, grid: Grid) -> None:
+    """The generalist is asked about the patch undeformed; what it teaches lies on the patch as it is."""
+    case = _case(tmp_path, MASK, grid=grid)
+    for start in ((4, 4, 4), (0, 7, 8), (-3, 10, 2)):
+        patch = _patch(case, start, deformed=True)
+        lesson = _collaboration(FakeGeneralist(_truth_of(MASK))).ask(patch, specialist_of(Blurry(), plan=plan()), 0)
+        assert lesson is not None
+        taught = look_up(lesson.answer, lesson.coordinates, outside=0.0)[1] > 0.5
+        truth = look_up(case.label, patch.coordinates, nearest=True, outside=0.0)[0] > 0  # type: ignore[arg-type]
+        seen = look_up(torch.ones(1, 16, 16, 16), lesson.coordinates, outside=0.0)[0] > 0.99
+        taught, truth = taught & seen, truth & seen
+        assert int(truth.sum()) > 50
+        assert 2 * int((taught & truth).sum()) / int(taught.sum() + truth.sum()) > 0.93
+
+
+def test_a_case_is_embedded_once_however_often_it_is_asked_about(tmp_path: Path) -> None:
+    generalist, specialist = FakeGeneralist(_truth_of(MASK)), specialist_of(Blurry(), plan=plan())
+    collaboration = _collaboration(generalist)
+    case = _case(tmp_path, MASK)
+    for iteration in range(4):
+        collaboration.ask(_patch(case, (iteration, 4, 4)), specialist, iteration)
+    assert (generalist.embedded, generalist.asked) == (1, 4)
+
+
+def test_nobody_is_asked_where_nothing_is_seen(tmp_path: Path) -> None:
+    generalist = FakeGeneralist(noise)
+    case = _case(tmp_path, np.zeros(SHAPE, dtype=bool))
+    assert _collaboration(generalist).ask(_patch(case), specialist_of(Blurry(), plan=plan()), 0) is None
+    assert generalist.asked == 0
+
+
+@pytest.mark.parametrize("mask", [np.ones(SHAPE, dtype=bool), ball(SHAPE, 0.5, (12, 12, 12))], ids=["all", "one voxel"])
+def test_odd_predictions_are_asked_about_all_the_same(tmp_path: Path, mask: np.ndarray) -> None:
+    specialist = specialist_of(Pointwise(scale=20.0), plan=plan())
+    lesson = _collaboration(FakeGeneralist(_truth_of(mask))).ask(_patch(_case(tmp_path, mask)), specialist, 0)
+    assert lesson is not None
+    assert torch.isfinite(lesson.answer).all()
+    assert torch.isfinite(lesson.loss(torch.zeros(1, 2, 16, 16, 16), "pseudo-label"))
+
+
+def test_where_a_generalist_has_no_opinion_it_weighs_nothing(tmp_path: Path) -> None:
+    def half(volume: Volume, prompts: PromptSet, region: Grid) -> np.ndarray:
+        answer = _truth_of(MASK)(volume, prompts, region)
+        answer[:, :, :8] = np.nan
+        return answer
+
+    specialist = specialist_of(Blurry(), plan=plan())
+    lesson = _collaboration(FakeGeneralist(half)).ask(_patch(_case(tmp_path, MASK)), specialist, 0)
+    assert lesson is not None
+    assert not lesson.weight[:, :, :8].any()
+    torch.testing.assert_close(lesson.weight[:, :, 8:], torch.ones(16, 16, 8))
+    assert torch.isfinite(lesson.answer).all()
+    torch.testing.assert_close(lesson.corrected()[..., :8], lesson.belief[..., :8])
+    silent = FakeGeneralist(lambda volume, prompts, region: np.full(region.shape, np.nan))
+    alone = _collaboration(silent).ask(_patch(_case(tmp_path, MASK)), specialist, 0)
+    assert alone is None or not alone.weight.any()
+
+
+def test_structures_are_asked_for_in_one_call_and_compete(tmp_path: Path) -> None:
+    labels = np.where(MASK, 1, 0)
+    labels[:, :, 14:][MASK[:, :, 14:]] = 2
+    path = tmp_path / "two.nrrd"
+    sitk.WriteImage(GRID.image(labels.astype(np.float32)), str(path))
+    case = prepared(labels, labels, GRID, images=(path,))
+    specialist = specialist_of(Pointwise(classes=3, scale=40.0), classes=("one", "two"), plan=plan(classes=2))
+    asked = []
+
+    def say(volume: Volume, prompts: PromptSet, region: Grid) -> np.ndarray:
+        asked.append(prompts)
+        inside = volume.grid.to_index(prompts.points[prompts.labels == 1])
+        value = labels[tuple(np.round(inside[0]).astype(int))]
+        return _truth_of(labels == value)(volume, prompts, region) * 0.9
+
+    generalist = FakeGeneralist(say)
+    lesson = _collaboration(generalist).ask(_patch(case), specialist, 0)
+    assert lesson is not None
+    assert generalist.asked == 1
+    assert len(asked) == 2 * K
+    assert lesson.answer.shape == (3, 16, 16, 16)
+    torch.testing.assert_close(lesson.answer.sum(dim=0), torch.ones(16, 16, 16))
+    found = lesson.answer.argmax(dim=0).numpy()
+    assert np.array_equal(found, labels[4:20, 4:20, 4:20])
+
+
+def test_several_generalists_are_heard_by_their_trust(tmp_path: Path) -> None:
+    right = FakeGeneralist(_truth_of(MASK), "right")
+    wrong = FakeGeneralist(_truth_of(~MASK), "wrong")
+    collaboration = _collaboration(right, wrong)
+    collaboration.trust = {"right": 0.9, "wrong": 0.1}
+    specialist, patch = specialist_of(Blurry(), plan=plan()), _patch(_case(tmp_path, MASK))
+    lesson = collaboration.ask(patch, specialist, 0)
+    assert lesson is not None
+    truth = MASK[4:20, 4:20, 4:20]
+    np.testing.assert_allclose(lesson.answer[1].numpy(), np.where(truth, 0.9, 0.1), atol=1e-3)
+    collaboration.trust = {"right": 0.9, "wrong": 0.0}
+    collaboration.ask(patch, specialist, 0)
+    assert (right.asked, wrong.asked) == (2, 1)
+
+
+def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
+    generalist = FakeGeneralist(noise)
+    collaboration = _collaboration(generalist, trust=0.0)
+    assert not collaboration.asks(0)
+    assert collaboration.ask(_patch(_case(tmp_path, MASK)), specialist_of(Blurry(), plan=plan()), 0) is None
+    assert generalist.embedded == generalist.asked == 0
+
+
+def test_generalists_teach_most_at_the_start_and_at_their_iterations() -> None:
+    collaboration = _collaboration(FakeGeneralist(noise), every=3, strength=2.0)
+    strengths = [collaboration.strength(t) for t in range(101)]
+    assert strengths[0] == pytest.approx(2.0)
+    assert strengths == sorted(strengths, reverse=True)
+    assert strengths[100] < 0.05
+    assert [t for t in range(10) if collaboration.asks(t)] == [0, 3, 6, 9]
+    assert not _collaboration(FakeGeneralist(noise), strength=0.0).asks(0)
+
+
+def test_trust_is_kept_in_the_state() -> None:
+    first = _collaboration(FakeGeneralist(noise, "a"), FakeGeneralist(noise, "b"), trust=None)
+    assert first.trust == {"a": 0.0, "b": 0.0}  # Nobody is trusted before it is earned.
+    first.trust = {"a": 0.25, "b": 0.5}
+    second = _collaboration(FakeGeneralist(noise, "a"), FakeGeneralist(noise, "b"), trust=None)
+    second.load_state(first.state())
+    assert second.trust == {"a": 0.25, "b": 0.5}
+
+
+# -- trust
+
+
+class Ragged(nn.Module):
+    """A specialist that has learned one patient by heart and is unsure of others: right only where it is bright.
+
+    On what it learned from it is right; deformed and disturbed, it loses part of the structure, as after a real
+    training of a few labels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(12.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logit = (x - 0.75) * self.weight
+        return torch.cat([-logit, logit], dim=1)
+
+
+def _views(tmp_path: Path, count: int = 2, wanted: float = 0.7) -> tuple[Specialist, list[PreparedCase], list[View]]:
+    specialist = specialist_of(Ragged(), plan=plan())
+    cases = [_case(tmp_path, ball(SHAPE, 6 + n, (12, 11 + n, 13)), name=f"case-{n}") for n in range(count)]
+    return specialist, cases, hard_views(specialist, cases, wanted, seed=0)
+
+
+def _trust(views: list[View], say: Callable[[View], torch.Tensor], weight: float = 1.0) -> float:
+    def ask(view: View) -> tuple[torch.Tensor, torch.Tensor]:
+        probability = say(view)
+        return torch.stack([1 - probability, probability]), torch.full(probability.shape, weight)
+
+    return trust_on(views, ask, classes=1)
+
+
+def test_views_are_as_hard_as_they_should_be(tmp_path: Path) -> None:
+    specialist, _, _ = _views(tmp_path)
+    cases = [_case(tmp_path, MASK)]
+    hard, easy = (hard_views(specialist, cases, wanted, seed=0) for wanted in (0.3, 0.95))
+    assert np.mean([v.dice for v in hard]) < np.mean([v.dice for v in easy])
+    for view in (*hard, *easy):
+        assert view.truth.shape == SHAPE
+        assert view.probabilities.shape == (2, *SHAPE)
+    again = hard_views(specialist, cases, 0.3, seed=0)
+    assert [v.key for v in again] == [v.key for v in hard]
+    assert all(torch.equal(one.image, other.image) for one, other in zip(hard, again, strict=True))
+    assert len({v.key for v in hard}) == len(hard)
+
+
+def test_views_image_and_truth_lie_alike(tmp_path: Path) -> None:
+    _, _, views = _views(tmp_path)
+    for view in views:
+        bright = view.image[0][view.truth == 1].mean() - view.image[0][view.truth == 0].mean()
+        assert bright > 0.3
+
+
+def test_the_truth_earns_high_trust(tmp_path: Path) -> None:
+    _, _, views = _views(tmp_path)
+    assert views
+    assert np.mean([view.dice for view in views]) < 0.97
+    assert _trust(views, lambda view: view.truth.float()) > 0.9
+
+
+def test_noise_the_whole_nothing_and_the_opposite_earn_none(tmp_path: Path) -> None:
+    _, _, views = _views(tmp_path)
+    for say in (
+        lambda view: torch.rand(view.truth.shape, generator=torch.Generator().manual_seed(1)),
+        lambda view: torch.ones(view.truth.shape),
+        lambda view: torch.zeros(view.truth.shape),
+        lambda view: (view.truth == 0).float(),
+    ):
+        assert _trust(views, say) < 0.05
+
+
+def test_repeating_what_the_specialist_said_earns_none(tmp_path: Path) -> None:
+    """A generalist that gives back the mask that it was asked with confirms errors."""
+    _, _, views = _views(tmp_path)
+    assert _trust(views, lambda view: view.probabilities[1]) == 0
+    assert _trust(views, lambda view: (view.probabilities[1] > 0.5).float()) < 0.05
+
+
+def test_a_generalist_that_is_half_right_earns_something_in_between(tmp_path: Path) -> None:
+    _, _, views = _views(tmp_path)
+    random = torch.Generator().manual_seed(0)
+
+    def say(view: View) -> torch.Tensor:
+        spoiled = torch.rand(view.truth.shape, generator=random) < 0.05
+        return torch.where(spoiled, 1 - view.truth.float(), view.truth.float())
+
+    assert _trust(views, say) < _trust(views, lambda view: view.truth.float())
+
+
+def test_one_that_never_answers_or_without_confidence_earns_none(tmp_path: Path) -> None:
+    _, _, views = _views(tmp_path)
+    assert trust_on(views, lambda view: None, classes=1) == 0
+    assert trust_on([], lambda view: None, classes=1) == 0
+    assert _trust(views, lambda view: view.truth.float(), weight=0.0) == 0
+
+
+def test_the_expected_dice_is_below_what_was_learned_by_heart(tmp_path: Path) -> None:
+    specialist, cases, _ = _views(tmp_path)
+    unlabeled = [replace(case, label=None) for case in cases]
+    expected = expected_dice(specialist, unlabeled, seed=0)
+    assert expected is not None
+    assert 0 < expected < 1
+    assert expected_dice(specialist, unlabeled, seed=0) == expected
+    blind = specialist_of(Pointwise(scale=0.0), plan=plan())
+    with torch.no_grad():
+        blind.network.layer.bias.copy_(torch.tensor([5.0, -5.0]))  # type: ignore[union-attr]
+    assert expected_dice(blind, unlabeled, seed=0) is None
+
+
+# -- in a training
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return tiny_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+def _train(
+    cohort: Cohort, folder: Path, monkeypatch: pytest.MonkeyPatch, generalist: FakeGeneralist | None, **settings
+) -> RunFolder:
+    monkeypatch.setattr(run_module, "create_generalist", lambda spec, device: generalist)
+    names = () if generalist is None else ("fake",)
+    return train(cohort, tiny_config(generalists=names, collaboration_every=1, **settings), folder)
+
+
+@pytest.mark.parametrize("method", ["copy-paste", "mean-teacher"])
+@pytest.mark.parametrize("trust", [0.0, None])
+def test_with_trust_zero_the_run_is_the_run_without_it(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust: float | None, method: str
+) -> None:
+    """Bit for bit, given or measured; and with trust it is another run, or this test could not fail."""
+    settings = {"iterations": 6, "validate_every": 2, "method": method}
+    without = _train(cohort, tmp_path / "without", monkeypatch, None, **settings)
+    fake = FakeGeneralist(noise)
+    untrusted = _train(cohort, tmp_path / "untrusted", monkeypatch, fake, trust=trust, **settings)
+    assert weights_of(untrusted.path) == weights_of(without.path)
+    measured = [event["trust"] for event in untrusted.events() if event["event"] == "trust"]
+    assert measured == ([{"fake": 0.0}] * 2 if trust is None else [])
+
+
+def test_with_trust_it_is_another_run(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever the specialist believes so early, it is asked about.
+    monkeypatch.setattr("SemiSAMPlusLib.collaboration.prompts._CONFIDENT", 0.01)
+    settings = {"iterations": 4, "method": "mean-teacher"}
+    without = _train(cohort, tmp_path / "without", monkeypatch, None, **settings)
+    fake = FakeGeneralist(noise)
+    trusted = _train(cohort, tmp_path / "trusted", monkeypatch, fake, trust=1.0, **settings)
+    assert fake.asked > 0
+    assert weights_of(trusted.path) != weights_of(without.path)
+
+
+def test_trust_is_measured_without_the_labels_of_unlabelled_cases(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    really = sitk.ReadImage
+
+    def read(path, *args, **kwargs):
+        opened.append(Path(str(path)).resolve())
+        return really(path, *args, **kwargs)
+
+    monkeypatch.setattr(sitk, "ReadImage", read)
+    _train(cohort, tmp_path / "run", monkeypatch, FakeGeneralist(noise), iterations=4, validate_every=2)
+    labels = {case.label.resolve() for case in (*cohort.unlabeled, *cohort.test) if case.label is not None}
+    tests = {image.resolve() for case in cohort.test for image in case.images}
+    assert opened
+    assert not labels & set(opened)
+    assert not tests & set(opened)
