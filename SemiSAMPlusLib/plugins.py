@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -35,6 +35,6 @@ def find_plugin(kind: str, name: str, built_in: Mapping[str, str]) -> Any:
         raise ConfigError(msg, "Mend or reinstall that package, or choose another name.") from error
 
 
-def plugin_names(kind: str, built_in: Mapping[str, str]) -> list[str]:
+def plugin_names(kind: str, built_in: Iterable[str]) -> list[str]:
     """Return every name that can be chosen, the built-in ones first."""
     return [*built_in, *sorted({point.name for point in entry_points(group=f"semisamplus.{kind}")} - set(built_in))]

@@ -1,13 +1,17 @@
-"""Generalists by name: those that come with the program, and a user's own."""
+"""Generalists by name: those that come with the program, and a user's own.
+
+A user's own comes through the entry-point group ``semisamplus.generalists``: a callable that takes the keyword
+``device`` and returns a :class:`~SemiSAMPlusLib.generalist.generalist.Generalist`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, SemiSAMPlusError
+from ..plugins import find_plugin, plugin_names
 from .catalog import CatalogEntry, catalog
 
 if TYPE_CHECKING:
@@ -15,14 +19,10 @@ if TYPE_CHECKING:
 
     from .generalist import Generalist
 
-#: The entry points where a package offers its own generalists: a name, and a callable that takes ``device``.
-ENTRY_POINTS = "semisamplus.generalists"
-
 
 def generalist_names() -> tuple[str, ...]:
     """Return the names that :func:`create_generalist` knows, the program's own first."""
-    own = tuple(sorted(name for name in _entry_points() if name not in catalog()))
-    return (*catalog(), *own)
+    return tuple(plugin_names("generalists", catalog()))
 
 
 def create_generalist(spec: str, device: str | torch.device = "cpu") -> Generalist:
@@ -39,20 +39,16 @@ def create_generalist(spec: str, device: str | torch.device = "cpu") -> Generali
     name, separator, file = (part.strip() for part in spec.partition("="))
     if name in catalog():
         return _create_from_catalog(catalog()[name], file if separator else None, device)
-    found = _entry_points().get(name)
-    if found is None:
-        msg = f"There is no generalist named '{name}'; known are {', '.join(generalist_names())}."
-        raise ConfigError(msg, "Choose one of them.")
+    make: Callable[..., Generalist] = find_plugin("generalists", name, dict.fromkeys(catalog(), ""))
     if separator:
         msg = f"The generalist '{name}' takes no file, found '{file}'."
         raise ConfigError(msg, f"Give it as {name}.")
     try:
-        make: Callable[..., Generalist] = found.load()
         return make(device=device)
     except SemiSAMPlusError:
         raise
     except Exception as error:  # Whatever a stranger's package raises.
-        msg = f"The generalist '{name}' of {found.value} cannot be made ({type(error).__name__}: {error})."
+        msg = f"The generalist '{name}' cannot be made ({type(error).__name__}: {error})."
         raise ConfigError(msg, f"Mend the package that offers it, or leave {name} out.") from error
 
 
@@ -78,7 +74,3 @@ def _create_from_catalog(entry: CatalogEntry, file: str | None, device: str | to
         path = Path(file).expanduser()
         check_sha256(path, entry)
     return SamMed3D(path, device=device, name=entry.name)
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
