@@ -9,7 +9,7 @@ PYTHON := $(BIN)/python
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types format bench cmake-list clean
+.PHONY: help setup demo test test-fast lint format bench cmake-list clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,11 +44,9 @@ test: $(READY) ## Run every test
 test-fast: $(READY) ## Run the tests that take no longer than a few seconds
 	$(PYTHON) -m pytest -m "not slow"
 
-lint: $(READY) ## Check format and style
+lint: $(READY) ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-
-types: $(READY) ## Check the library's types
 	$(BIN)/mypy
 
 format: $(READY) ## Format the code and mend what can be mended by itself

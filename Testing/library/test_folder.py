@@ -252,10 +252,15 @@ def test_layers_stay_inside_the_run_whatever_a_case_is_called(tmp_path: Path) ->
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "volume.nii.gz"
     write_text_atomically(path, "old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
-        assert temporary.name.endswith(".volume.nii.gz")  # Writers choose their format by the suffix.
-        temporary.write_text("half", encoding="utf-8")
-        raise ZeroDivisionError
+
+    def break_off() -> None:
+        with replacing(path) as temporary:
+            assert temporary.name.endswith(".volume.nii.gz")  # Writers choose their format by the suffix.
+            temporary.write_text("half", encoding="utf-8")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        break_off()
     assert path.read_text(encoding="utf-8") == "old"
     write_text_atomically(path, "new é\n")
     assert path.read_bytes() == "new é\n".encode()

@@ -1,0 +1,94 @@
+"""Everything the library needs is packaged: by Slicer's CMake list, and by pip."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import cmake_list
+import pytest
+
+import SemiSAMPlusLib
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def listed() -> set[str]:
+    text = (ROOT / "SemiSAMPlusLib" / "CMakeLists.txt").read_text(encoding="utf-8")
+    blocks = re.findall(r"set\(MODULE_PYTHON_(?:SCRIPTS|RESOURCES)\n(.*?)\n\s*\)", text, re.DOTALL)
+    assert len(blocks) == 2
+    return {name for block in blocks for name in block.split()}
+
+
+def test_every_file_of_the_library_is_listed_for_slicer(listed: set[str]) -> None:
+    missing = set(cmake_list.library_files()) - listed
+    assert not missing, f"not in SemiSAMPlusLib/CMakeLists.txt: {sorted(missing)}; run `make cmake-list`"
+
+
+def test_every_file_listed_for_slicer_exists(listed: set[str]) -> None:
+    gone = {name for name in listed if not (ROOT / "SemiSAMPlusLib" / name).is_file()}
+    assert not gone, f"in SemiSAMPlusLib/CMakeLists.txt but missing: {sorted(gone)}; run `make cmake-list`"
+
+
+def test_the_list_puts_scripts_and_resources_apart() -> None:
+    text = cmake_list.cmake_list(["__init__.py", "py.typed", "run/config.py"])
+    scripts, resources = text.split("set(MODULE_PYTHON_RESOURCES")
+    assert "  run/config.py\n" in scripts
+    assert "py.typed" not in scripts
+    assert "  py.typed\n" in resources
+
+
+def test_pip_packages_every_data_file(project: dict) -> None:
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    data = [name for name in cmake_list.library_files() if not name.endswith(".py")]
+    assert "py.typed" in data
+    lost = [name for name in data if not any(fnmatch(Path(name).name, pattern) for pattern in patterns)]
+    assert not lost, f"pyproject.toml's package-data leaves out {lost}"
+
+
+def test_every_folder_with_python_files_is_a_package() -> None:
+    folders = {Path(name).parent for name in cmake_list.library_files() if name.endswith(".py")}
+    bare = [folder for folder in folders if not (ROOT / "SemiSAMPlusLib" / folder / "__init__.py").is_file()]
+    assert not bare
+
+
+def test_every_dependency_is_pinned(project: dict) -> None:
+    def normalised(requirement: str) -> str:
+        return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all("==" in line for line in pins)
+    pinned = {normalised(line) for line in pins}
+    wanted = {normalised(r) for r in [*project["project"]["dependencies"], *_extras(project)]}
+    assert wanted <= pinned, f"constraints.txt lacks {sorted(wanted - pinned)}"
+
+
+def _extras(project: dict) -> list[str]:
+    return [requirement for extra in project["project"]["optional-dependencies"].values() for requirement in extra]
+
+
+def test_the_version_has_one_source(project: dict) -> None:
+    assert "version" in project["project"]["dynamic"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+([.-]?\w+)?", SemiSAMPlusLib.__version__)
+
+
+@pytest.mark.parametrize("name", sorted(SemiSAMPlusLib.__all__))
+def test_every_public_name_can_be_had(name: str) -> None:
+    assert getattr(SemiSAMPlusLib, name) is not None
+    assert name in dir(SemiSAMPlusLib)
+
+
+def test_the_icon_is_what_slicer_shows() -> None:
+    header = (ROOT / "SemiSAMPlus.png").read_bytes()[:26]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(header[16:20]), int.from_bytes(header[20:24])) == (128, 128)
+    assert header[25] == 6, "the icon needs an alpha channel: it stands on light and on dark"
