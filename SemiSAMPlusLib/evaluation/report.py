@@ -61,7 +61,7 @@ _ROLE_NAMES = {Role.VALIDATION: "held out", Role.UNLABELED: "unlabelled", Role.L
 _KNOWN_TRUTH = (Role.VALIDATION, Role.LABELED)
 
 
-def write_report(run_folder: RunFolder, *, cases: int = HANDFUL) -> Path:
+def write_report(run_folder: RunFolder, *, cases: int = HANDFUL, ended: str | None = None) -> Path:
     """Write ``report.html`` of a run: one file, without scripts, that needs nothing else.
 
     Everything is read from the run folder and from the images that its cohort names. Labels are opened of labelled and
@@ -70,6 +70,7 @@ def write_report(run_folder: RunFolder, *, cases: int = HANDFUL) -> Path:
     Args:
         run_folder: The folder of the run.
         cases: How many cases are shown with pictures at most.
+        ended: How the run ended (``done``, ``stopped``), for who writes the report before saying so in the events.
 
     Returns:
         The path of the report.
@@ -78,6 +79,8 @@ def write_report(run_folder: RunFolder, *, cases: int = HANDFUL) -> Path:
         RunFolderError: If it is no run folder.
     """
     run = _Run.read(run_folder)
+    if ended is not None:
+        run.events.append({"event": kinds.FINISHED, "reason": ended})
     shown, rows = _read_cases(run, cases)
     sections = [
         _header(run),

@@ -43,7 +43,8 @@ def device_names() -> list[str]:
 
 
 def _cpu_text() -> str:
-    return f"{torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' if count != 1 else ''}"
 
 
 def usable_precision(device: torch.device, wanted: str) -> str:

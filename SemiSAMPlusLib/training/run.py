@@ -167,7 +167,7 @@ def _work(trainer: Trainer, folder: RunFolder, events: EventWriter) -> None:
     reason = trainer.run()
     trainer.export()
     if reason == "done":
-        write_report(folder)
+        write_report(folder, ended=reason)
     events.write(kinds.FINISHED, reason=reason, iteration=trainer.iteration)
 
 

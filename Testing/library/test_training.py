@@ -83,6 +83,7 @@ def test_a_run_leaves_what_a_user_wants_of_it(cohort: Cohort, tmp_path: Path) ->
     run = train(cohort, config, tmp_path / "Läufe 1" / "心", observer=heard.append)
     for path in ("run.json", "events.jsonl", "job.json", "report.html", "specialist/model.json", "checkpoints/last.pt"):
         assert (run.path / path).stat().st_size > 0
+    assert "not finished" not in (run.path / "report.html").read_text(encoding="utf-8")
     assert not run.is_running()
     assert not [path for path in run.path.rglob(".*") if path.is_file()]  # Nothing half written stays.
     description = run.describe()
@@ -199,6 +200,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     (finished,) = _events(stopped, "finished")
     assert (finished["reason"], finished["iteration"]) == ("stopped", 5)
     assert not stopped.is_running()
+    assert Specialist.load(stopped.path).about["iteration"] == 5  # What it had learned by then can be used.
     resume(stopped.path)
     assert weights_of(stopped.path) == weights_of(whole.path)
     assert _events(stopped, "finished")[-1]["reason"] == "done"
