@@ -31,7 +31,7 @@ slicerMacroBuildScriptedModule(
 """
 
 
-def library_files(root: Path = ROOT) -> list[str]:
+def packaged_files(root: Path = ROOT) -> list[str]:
     """Return the library's files that git tracks or would track, relative to the library's folder, sorted."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", LIBRARY]
     try:
@@ -56,5 +56,5 @@ def cmake_list(files: list[str]) -> str:
 
 if __name__ == "__main__":
     target = ROOT / LIBRARY / "CMakeLists.txt"
-    target.write_text(cmake_list(library_files()), encoding="utf-8", newline="\n")
-    print(f"{target.relative_to(ROOT)}: {len(library_files())} files")
+    target.write_text(cmake_list(packaged_files()), encoding="utf-8", newline="\n")
+    print(f"{target.relative_to(ROOT)}: {len(packaged_files())} files")

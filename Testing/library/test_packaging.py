@@ -29,7 +29,7 @@ def listed() -> set[str]:
 
 
 def test_every_file_of_the_library_is_listed_for_slicer(listed: set[str]) -> None:
-    missing = set(cmake_list.library_files()) - listed
+    missing = set(cmake_list.packaged_files()) - listed
     assert not missing, f"not in SemiSAMPlusLib/CMakeLists.txt: {sorted(missing)}; run `make cmake-list`"
 
 
@@ -48,14 +48,14 @@ def test_the_list_puts_scripts_and_resources_apart() -> None:
 
 def test_pip_packages_every_data_file(project: dict) -> None:
     patterns = project["tool"]["setuptools"]["package-data"]["*"]
-    data = [name for name in cmake_list.library_files() if not name.endswith(".py")]
+    data = [name for name in cmake_list.packaged_files() if not name.endswith(".py")]
     assert "py.typed" in data
     lost = [name for name in data if not any(fnmatch(Path(name).name, pattern) for pattern in patterns)]
     assert not lost, f"pyproject.toml's package-data leaves out {lost}"
 
 
 def test_every_folder_with_python_files_is_a_package() -> None:
-    folders = {Path(name).parent for name in cmake_list.library_files() if name.endswith(".py")}
+    folders = {Path(name).parent for name in cmake_list.packaged_files() if name.endswith(".py")}
     bare = [folder for folder in folders if not (ROOT / "SemiSAMPlusLib" / folder / "__init__.py").is_file()]
     assert not bare
 
