@@ -66,7 +66,7 @@ def test_losses_are_finite_and_teach_the_student_alone(name: str, classes: int) 
     before = _values(method.teacher)
     losses = method.step_losses(_batch(classes=classes)).losses
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
-    assert len(losses) == (1 if name == "supervised" else 2)
+    assert len(losses) == {"supervised": 1, "copy-paste": 3}.get(name, 2)
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.student.parameters())
     assert sum(float(p.grad.abs().sum()) for p in method.student.parameters()) > 0
@@ -79,7 +79,7 @@ def test_losses_are_finite_and_teach_the_student_alone(name: str, classes: int) 
 def test_the_unlabelled_loss_alone_reaches_the_student(name: str) -> None:
     method = _method(name)
     losses = method.step_losses(_batch(iteration=90)).losses
-    (own,) = [loss for key, loss in losses.items() if key != "supervised"]
+    (own,) = [loss for key, loss in losses.items() if key not in ("supervised", "mixed")]
     assert own.item() > 0
     own.backward()
     assert sum(float(p.grad.abs().sum()) for p in method.student.parameters() if p.grad is not None) > 0
@@ -166,7 +166,7 @@ def test_the_ramp_and_a_weight_of_ones_own() -> None:
     assert _method("mean-teacher", consistency=3.0).consistency_weight(ITERATIONS, 0.1) == pytest.approx(3)
     for name in UNLABELED:
         losses = _method(name, consistency=0.0).step_losses(_batch()).losses
-        (own,) = [loss for key, loss in losses.items() if key != "supervised"]
+        (own,) = [loss for key, loss in losses.items() if key not in ("supervised", "mixed")]
         assert float(own) == 0
 
 
@@ -344,6 +344,19 @@ def test_copy_paste_is_supervised_at_first() -> None:
     assert list(losses) == ["supervised"]
 
 
+def test_copy_paste_learns_whole_labelled_patches_too() -> None:
+    """With nothing believed of the unlabelled patches, what is left is the labels, once whole and once in the mixtures."""
+    method, batch = _copy_paste(), _batch()
+    nothing = replace(batch, beliefs=torch.zeros(2, 2, *SHAPE))
+    losses = method.step_losses(nothing).losses
+    assert list(losses) == ["supervised", "mixed", "pseudo"]
+    torch.testing.assert_close(
+        losses["supervised"], dice_and_cross_entropy(method.student(batch.labeled), batch.labels)
+    )
+    assert losses["mixed"] > 0
+    assert losses["pseudo"] == 0
+
+
 def test_copy_paste_mixes_targets_as_it_mixes_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labelled patches hold 10s whose labels are 0; unlabelled ones 1s, believed to be class 1 where anything is."""
     method = _copy_paste()
@@ -365,7 +378,8 @@ def test_copy_paste_mixes_targets_as_it_mixes_images(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("SemiSAMPlusLib.specialist.methods.copy_paste.dice_and_cross_entropy", record)
     method.step_losses(batch)
-    mixed = method.student.seen
+    whole, mixed = method.student.seen.split(2)
+    assert torch.equal(whole, batch.labeled)
     labeled, known = mixed == 10, torch.zeros(2, 1, *SHAPE, dtype=torch.bool)
     known[..., 4:] = True
     assert ((mixed == 10) | (mixed == 1)).all()

@@ -13,6 +13,8 @@ from .base import Batch, Method, StepLosses
 
 #: Side of the pasted box as a share of the patch, and weight of a pseudo-label beside a label's 1 (both the paper's).
 _BOX, _PSEUDO_WEIGHT = 2 / 3, 0.5
+#: Weight of the labelled part of a mixture beside the whole labelled patch's 1 (ours).
+_MIXED_WEIGHT = 0.5
 #: Share of the training that is supervised only, until the teacher's pseudo-labels are worth something.
 _ALONE = 0.25
 
@@ -21,7 +23,8 @@ class CopyPaste(Method):
     """A box of an unlabelled patch is pasted into a labelled one, and the other way round; both mixtures are learned.
 
     Their targets are mixed the same way from the label and a pseudo-label, of which only the largest piece is kept
-    where the structure is known to be one piece. The pseudo-label is what the teacher says of the patch before it was
+    where the structure is known to be one piece. The labelled patches are learned whole beside the mixtures (ours):
+    where several cases are labelled, mixtures alone show the specialist too little of them. The pseudo-label is what the teacher says of the patch before it was
     deformed and disturbed, an easier question than the one that the specialist is asked (as in FixMatch, Sohn et al.,
     NeurIPS 2020; the paper asks both the same).
     """
@@ -33,7 +36,7 @@ class CopyPaste(Method):
         return iteration >= _ALONE * self.settings.iterations
 
     def step_losses(self, batch: Batch) -> StepLosses:
-        """Return the supervised loss at first, then the losses of both mixtures."""
+        """Return the supervised loss, and once the beginning is over those of the mixtures' labelled and unlabelled parts."""
         if batch.beliefs is None or not len(batch.unlabeled) or not self.learns_from_unlabeled(batch.iteration):
             return StepLosses({"supervised": self.supervised_loss(self.student(batch.labeled), batch.labels)})
         weight = _PSEUDO_WEIGHT if self.settings.consistency is None else self.settings.consistency
@@ -48,10 +51,13 @@ class CopyPaste(Method):
             targets.append(torch.where(labeled, batch.labels[first], pseudo[second]))
             real.append(labeled[None].float())
             made.append(~labeled * trusted[second])
-        logits, target = self.student(torch.stack(images)), torch.stack(targets)
+        mixed, target = torch.stack(images), torch.stack(targets)
+        both = self.student(torch.cat([batch.labeled, mixed]))
+        whole, logits = both[: len(batch.labeled)], both[len(batch.labeled) :]
         return StepLosses(
             {
-                "supervised": dice_and_cross_entropy(logits, target, torch.stack(real)),
+                "supervised": self.supervised_loss(whole, batch.labels),
+                "mixed": _MIXED_WEIGHT * dice_and_cross_entropy(logits, target, torch.stack(real)),
                 "pseudo": weight * dice_and_cross_entropy(logits, target, torch.stack(made)),
             }
         )
