@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from ..errors import CohortError, SemiSAMPlusError, VolumeError
 from .cohort import Case, Cohort, Role, summary
-from .volume import Grid, read_image
+from .volume import GRID_TOLERANCE, Grid, numbers_text, read_image
 
 #: Files that hold the voxels of a header beside them.
 _DETACHED = {
@@ -36,7 +36,7 @@ _GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 20
 
 
-def require_sound(cohort: Cohort, *, tolerance: float = 0.1) -> None:
+def require_sound(cohort: Cohort, *, tolerance: float = GRID_TOLERANCE) -> None:
     """Raise one error that tells every fault of ``cohort``; see :func:`check_cohort`.
 
     Raises:
@@ -47,7 +47,7 @@ def require_sound(cohort: Cohort, *, tolerance: float = 0.1) -> None:
         raise CohortError(faults)
 
 
-def check_cohort(cohort: Cohort, *, tolerance: float = 0.1) -> list[SemiSAMPlusError]:
+def check_cohort(cohort: Cohort, *, tolerance: float = GRID_TOLERANCE) -> list[SemiSAMPlusError]:
     """Find every fault that would stop or spoil a training.
 
     What training opens is opened here, one volume at a time and each once: images of labelled, unlabelled and
@@ -352,37 +352,16 @@ def _label_values(path: Path, label: sitk.Image) -> list[int]:
 def _grid_faults(
     path: Path, grid: Grid, other_path: Path, other: Grid, tolerance: float, whose: str
 ) -> list[VolumeError]:
-    """Compare two grids: sizes exactly, the rest by how far it moves the corners of the field of view."""
-    if grid.shape == other.shape:
-        top = np.asarray(grid.shape) - 1
-        corners = np.stack(np.meshgrid(*[(0, n) for n in top], indexing="ij"), axis=-1).reshape(-1, 3)
-        apart = float(np.linalg.norm(grid.to_physical(corners) - other.to_physical(corners), axis=1).max())
-        if apart <= tolerance * min(other.spacing):
-            return []
-        distance = f" (a corner lies {apart:.3g} mm apart)"
-    else:
-        distance = ""
-    rows = (
-        ("size", grid.shape[::-1], other.shape[::-1], 0.5),
-        ("spacing", grid.spacing, other.spacing, 1e-6),
-        ("origin", grid.origin, other.origin, 1e-4),
-        ("direction", grid.direction, other.direction, 1e-6),
-    )
-    different = [
-        f"{name} {_numbers(mine)}, expected {_numbers(theirs)}"
-        for name, mine, theirs, least in rows
-        if not np.allclose(mine, theirs, rtol=0, atol=least)
-    ]
-    what = f"{path}: is not on the grid of {whose}: {'; '.join(different)}{distance}."
+    """Compare two grids, as :meth:`Grid.difference` does."""
+    difference = grid.difference(other, tolerance)
+    if difference is None:
+        return []
+    what = f"{path}: is not on the grid of {whose}: {difference}."
     remedy = (
         f"Resample it onto {other_path.name} (in 3D Slicer: Resample Image; with SimpleITK: sitk.Resample; labels with "
         "nearest neighbour), or export it anew from the image that it was drawn on."
     )
     return [VolumeError(what, remedy)]
-
-
-def _numbers(values: tuple[float, ...] | tuple[int, ...]) -> str:
-    return "(" + ", ".join(f"{value:.7g}" for value in values) + ")"
 
 
 def _listed(values: set[int] | tuple[int, ...]) -> str:
@@ -433,16 +412,16 @@ def file_faults(path: Path) -> list[VolumeError]:
     # Some formats keep a fourth axis of one time point, which is nothing to stumble over.
     dimensions = len(size) - 1 if len(size) == 4 and size[3] == 1 else len(size)
     if dimensions > 3:
-        what = f"{path}: has {dimensions} dimensions, size {_numbers(size)}, expected 3."
+        what = f"{path}: has {dimensions} dimensions, size {numbers_text(size)}, expected 3."
         return [VolumeError(what, "Save each time point or channel as a 3D file of its own; see docs/recipes.md.")]
     if components != 1:
         what = f"{path}: has {components} values a voxel, expected 1."
         return [VolumeError(what, "Save each component as a 3D file of its own, a label as one map of values.")]
     if 0 in size:
-        what = f"{path}: is empty, size {_numbers(size)}, expected voxels along all three axes."
+        what = f"{path}: is empty, size {numbers_text(size)}, expected voxels along all three axes."
         return [VolumeError(what, "Export the volume again.")]
     if dimensions < 3 or min(size[:3]) == 1:
-        what = f"{path}: is a single slice, size {_numbers(size)}, expected several slices along all three axes."
+        what = f"{path}: is a single slice, size {numbers_text(size)}, expected several slices along all three axes."
         return [VolumeError(what, "Use the whole 3D volume, or leave the case out.")]
     return [] if _is_whole(path, reader) else [_cut_short(path)]
 

@@ -19,6 +19,9 @@ from .cohort import Case, Class
 #: The orientation of every training grid: array axes run superior, posterior, left with growing index.
 ORIENTATION = "LPS"
 
+#: Two grids are one where no corner of the field of view lies farther apart than this share of the smallest voxel side.
+GRID_TOLERANCE = 0.1
+
 
 Number = TypeVar("Number", int, float)
 
@@ -27,6 +30,11 @@ def triple(values: Iterable[float], kind: type[Number]) -> tuple[Number, Number,
     """Return three values as plain numbers of one kind."""
     first, second, third = (kind(value) for value in values)
     return first, second, third
+
+
+def numbers_text(values: Iterable[float]) -> str:
+    """Return numbers as a message shows them, such as ``(0.625, 0.625, 1)``."""
+    return "(" + ", ".join(f"{value:.7g}" for value in values) + ")"
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,33 @@ class Grid:
         """Map points (N, 3) as (x, y, z) in mm, LPS, to fractional array indices (N, 3) as (z, y, x)."""
         inverse = np.linalg.inv(self.affine)
         return np.asarray(points, dtype=float) @ inverse[:3, :3].T + inverse[:3, 3]
+
+    def difference(self, expected: Grid, tolerance: float = GRID_TOLERANCE) -> str | None:
+        """Say how this grid differs from ``expected``, both values shown, or return None where they are one.
+
+        Args:
+            expected: What it is compared with.
+            tolerance: How far a corner of the field of view may lie apart, as a share of the smallest voxel side.
+        """
+        distance = ""
+        if self.shape == expected.shape:
+            ends = np.array([(z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * (np.array(self.shape) - 1)
+            apart = float(np.linalg.norm(self.to_physical(ends) - expected.to_physical(ends), axis=1).max())
+            if apart <= tolerance * min(expected.spacing):
+                return None
+            distance = f" (a corner lies {apart:.3g} mm apart)"
+        rows = (
+            ("size", self.shape[::-1], expected.shape[::-1], 0.5),
+            ("spacing", self.spacing, expected.spacing, 1e-6),
+            ("origin", self.origin, expected.origin, 1e-4),
+            ("direction", self.direction, expected.direction, 1e-6),
+        )
+        different = [
+            f"{name} {numbers_text(mine)}, expected {numbers_text(theirs)}"
+            for name, mine, theirs, least in rows
+            if not np.allclose(mine, theirs, rtol=0, atol=least)
+        ]
+        return "; ".join(different) + distance
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
         """Return the grid of the box that starts at array index ``start`` (z, y, x), which may lie outside."""

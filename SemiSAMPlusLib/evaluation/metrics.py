@@ -14,7 +14,6 @@ import numpy as np
 
 from ..cohort.cohort import CLASS_COLORS, Class, summary
 from ..cohort.outputs import case_name, read_classes, read_segmentation
-from ..cohort.volume import Grid
 from ..errors import VolumeError
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
@@ -33,8 +32,6 @@ EMPTY_NOTE = (
 )
 
 _IMAGE_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-#: Two grids are one when no corner of the field of view lies farther apart than this part of a voxel.
-_GRID_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -233,8 +230,8 @@ def evaluate_folders(
     for name, path in pairs.items():
         prediction, grid = read_segmentation(path, classes)
         label, label_grid = read_segmentation(true[name], classes)
-        if difference := grid_difference(grid, label_grid):
-            msg = f"{path}: lies on another grid than its label {true[name]}: {difference}."
+        if difference := grid.difference(label_grid):
+            msg = f"{path}: is not on the grid of its label {true[name]}: {difference}."
             raise VolumeError(msg, "Predict on the image that the label was drawn on, or resample one onto the other.")
         rows += evaluate_segmentation(prediction, label, grid.spacing, classes, case=name)
     return Evaluation(tuple(rows), (*notes, *empty_notes(rows)))
@@ -244,26 +241,6 @@ def empty_notes(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return ``EMPTY_NOTE`` where one of the rows has a value that is not finite."""
     finite = all(math.isfinite(getattr(row, measure)) for row in rows for measure, _ in MEASURES)
     return () if finite else (EMPTY_NOTE,)
-
-
-def grid_difference(found: Grid, expected: Grid) -> str | None:
-    """Say how two grids differ, both values shown, or return None where they are one within 5 % of a voxel."""
-    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * (np.array(expected.shape) - 1)
-    apart = np.linalg.norm(found.to_physical(corners) - expected.to_physical(corners), axis=1).max()
-    if found.shape == expected.shape and apart <= _GRID_TOLERANCE * min(expected.spacing):
-        return None
-    parts = (
-        ("size", found.shape[::-1], expected.shape[::-1], 0.5),
-        ("spacing", found.spacing, expected.spacing, 1e-4),
-        ("origin", found.origin, expected.origin, 1e-3),
-        ("direction", found.direction, expected.direction, 1e-4),
-    )
-    differences = [
-        f"its {name} is {_numbers(one)}, expected {_numbers(other)}"
-        for name, one, other, tolerance in parts
-        if not np.allclose(one, other, rtol=0, atol=tolerance)
-    ]
-    return "; ".join([*differences, f"its corners lie up to {apart:.3g} mm apart"])
 
 
 def format_measure(value: float, measure: str) -> str:
@@ -336,7 +313,3 @@ def _values_of(paths: Iterable[Path]) -> tuple[Class, ...]:
         msg = "The labels hold nothing but zeros."
         raise VolumeError(msg, "Give the folder of the label files.")
     return tuple(Class(str(v), (v,), CLASS_COLORS[i % len(CLASS_COLORS)]) for i, v in enumerate(values))
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -32,7 +32,6 @@ from .metrics import (
     evaluate_segmentation,
     format_measure,
     format_summary,
-    grid_difference,
 )
 from .pictures import save_case_picture
 from .slices import (
@@ -281,7 +280,7 @@ def _read_case(run: _Run, case: Case, folder: Path) -> _ShownCase:
 
 def _onto(grid: Grid, array: np.ndarray, where: Grid) -> np.ndarray:
     """Return what lies on ``where`` on ``grid``; layers lie on their image's own grid, but a user may have moved either."""
-    if grid_difference(where, grid) is None:
+    if where.difference(grid) is None:
         return array
     interpolator = sitk.sitkLinear if array.dtype == np.float32 else sitk.sitkNearestNeighbor
     moved = sitk.Resample(where.image(array), grid.reference(), sitk.Transform(), interpolator, 0.0)

@@ -178,16 +178,16 @@ def test_without_classes_each_value_of_the_labels_is_one(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (Grid((16, 16, 16), (2.0, 3.0, 4.0), GRID.origin), r"its spacing is \(2, 3, 4\), expected \(2, 3, 5\)"),
-        (Grid((16, 16, 16), GRID.spacing, (1.0, 2.0, 7.0)), r"its origin is \(1, 2, 7\), expected \(1, 2, 3\)"),
-        (Grid((16, 16, 15), GRID.spacing, GRID.origin), r"its size is \(15, 16, 16\), expected \(16, 16, 16\)"),
-        (Grid((16, 16, 16), GRID.spacing, GRID.origin, (-1, 0, 0, 0, -1, 0, 0, 0, 1)), r"its direction is \(-1, 0, 0"),
+        (Grid((16, 16, 16), (2.0, 3.0, 4.0), GRID.origin), r"spacing \(2, 3, 4\), expected \(2, 3, 5\)"),
+        (Grid((16, 16, 16), GRID.spacing, (1.0, 2.0, 7.0)), r"origin \(1, 2, 7\), expected \(1, 2, 3\)"),
+        (Grid((16, 16, 15), GRID.spacing, GRID.origin), r"size \(15, 16, 16\), expected \(16, 16, 16\)"),
+        (Grid((16, 16, 16), GRID.spacing, GRID.origin, (-1, 0, 0, 0, -1, 0, 0, 0, 1)), r"direction \(-1, 0, 0"),
     ],
 )
 def test_another_grid_is_refused_with_both_values(tmp_path: Path, other: Grid, words: str) -> None:
     _write_label(tmp_path / "labels" / "a.nii.gz", _cube((2, 2, 2)))
     write_segmentation(tmp_path / "predictions" / "a.seg.nrrd", np.zeros(other.shape, np.uint8), other, ONE)
-    with pytest.raises(VolumeError, match=rf"a\.seg\.nrrd.*another grid.*a\.nii\.gz.*{words}"):
+    with pytest.raises(VolumeError, match=rf"a\.seg\.nrrd.*not on the grid.*a\.nii\.gz.*{words}"):
         evaluate_folders(tmp_path / "predictions", tmp_path / "labels", ONE)
 
 
