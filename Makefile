@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	    echo "$$found cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; exit 1; \
 	  fi; \
 	fi
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,host]"
 	@touch $@
 
 demo: $(READY) ## Train three ways on a small cohort and compare them; real volumes by DATA=FOLDER

@@ -1,0 +1,1 @@
+"""``slicer.parameterNodeWrapper``: typed parameters kept in a node of the scene and joined to widgets."""
