@@ -10,6 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from json import dumps, loads
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,8 +21,9 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .errors import CohortError, ConfigError, RunFolderError, SemiSAMPlusError
 from .run.config import TrainingConfig
+from .run.files import write_text_atomically
 from .run.folder import JobFolder, RunFolder
-from .terminal import Progress, make_console
+from .terminal import Progress, byte_text, make_console
 
 if TYPE_CHECKING:
     from .cohort.cohort import Cohort
@@ -36,6 +39,7 @@ _DESCRIPTION = (
     "The usual way: cohort, train, predict, evaluate. Errors are told in two lines; --traceback behind any command "
     "tells where they arose."
 )
+_WEIGHTS_DESCRIPTION = "The weights of generalists: where they are, where they come from, whether they are whole. Training never downloads."
 
 
 def cohort(
@@ -90,6 +94,7 @@ def train(
     *,
     run: Path,
     config: Annotated[TrainingConfig, arg(name="")] = TrainingConfig(),  # noqa: B008 (it is frozen)
+    settings: Path | None = None,
     start_from: Annotated[Path | None, arg(name="from")] = None,
 ) -> int:
     """Train a specialist on a cohort. Ctrl-C stops it after the step, to be resumed; a second one ends it at once.
@@ -98,11 +103,13 @@ def train(
         cohort: What `semisamplus cohort` wrote.
         run: The run's folder; it must not hold a run yet.
         config: How to train.
+        settings: A JSON file of settings, such as the part `config` of a run.json; flags beside it go before it.
         start_from: Start from the specialist of another run, for example with a corrected case added to the cohort.
     """
     from .cohort.cohort import Cohort
 
     loaded = Cohort.load(cohort)
+    config = config if settings is None else _with_settings(settings, config)
     _announce("Checking the cohort and getting ready …")
     from .training.run import train as train_it
 
@@ -149,7 +156,7 @@ def delete(
     folder.describe()
     if not yes:
         size = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
-        question = f"Delete {folder.path} with all that is in it ({_bytes(size)})? [y/N] "
+        question = f"Delete {folder.path} with all that is in it ({byte_text(size)})? [y/N] "
         try:
             answer = input(question)
         except EOFError:
@@ -288,39 +295,44 @@ def demo(*, output: Path = Path("demo"), data: Path | None = None, iterations: i
 
 def generalists() -> None:
     """List the generalists that can teach a specialist, and whether they are ready."""
+    from .weights_commands import show_generalists
+
+    show_generalists()
+
+
+def devices(*, json: Path | None = None) -> None:
+    """List the devices that can be computed on, and how much memory of each is free.
+
+    Args:
+        json: Write the list to this file too.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from .generalist.catalog import catalog
-    from .generalist.registry import generalist_names
-    from .generalist.weights import weights_folders
+    from .specialist.device import describe_devices
 
+    found = describe_devices()
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("Generalist", "State", "Weights", "Licence", "What for"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("Generalist", "State"))
-    waiting = False
-    for name in generalist_names():
-        entry = catalog().get(name)
-        if entry is None:
-            table.add_row(Text(name), "ready", "", "", "From an installed package.")
-            continue
-        found = entry.file is None or any((folder / entry.file).is_file() for folder in weights_folders())
-        waiting |= not found
-        size = "none" if entry.file is None else _bytes(entry.size) if entry.size else "unknown"
-        licence = entry.weights_license if entry.file is not None else entry.code_license
-        state = Text("ready", style="green") if found else Text("needs weights", style="yellow")
-        table.add_row(Text(name), state, size, licence or "none stated", Text(entry.purpose))
+    for heading in ("Device", "What it is", "Free", "Memory"):
+        table.add_column(heading, overflow="fold")
+    for one in found:
+        table.add_row(Text(one.name), Text(one.title), byte_text(one.free), byte_text(one.total))
     console = make_console()
     console.print(table)
-    if waiting:
-        folders = " or ".join(map(str, weights_folders()))
-        text = f"Put weights into {folders}, or name the file: --generalists sam-med3d=FILE."
-        console.print(text, markup=False, soft_wrap=True)
+    if json is not None:
+        write_text_atomically(json, dumps({"devices": [asdict(one) for one in found]}, indent=1) + "\n")
+        console.print(f"Written: {json}", markup=False, soft_wrap=True)
+
+
+def weights() -> None:
+    """Get, import, verify and remove the weights of generalists; `semisamplus weights --help` lists how."""
+    raise AssertionError  # Its commands are a table of their own.
 
 
 _COMMANDS: dict[str, Callable[..., int | None]] = {
-    one.__name__: one for one in (cohort, train, resume, stop, delete, predict, evaluate, report, demo, generalists)
+    one.__name__: one
+    for one in (cohort, train, resume, stop, delete, predict, evaluate, report, demo, generalists, devices, weights)
 }
 
 
@@ -340,11 +352,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # An old code page must not end a training because of a name or a Greek letter.
         with suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    commands, prog, description = _COMMANDS, "semisamplus", _DESCRIPTION
+    if given[:1] == ["weights"]:
+        from .weights_commands import COMMANDS
+
+        commands, prog, description, given = COMMANDS, "semisamplus weights", _WEIGHTS_DESCRIPTION, given[1:]
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            _COMMANDS,
-            prog="semisamplus",
-            description=_DESCRIPTION,
+            commands,
+            prog=prog,
+            description=description,
             args=given,
             config=(OmitArgPrefixes, FlagCreatePairsOff),
         )
@@ -383,6 +400,20 @@ def _train(run: Path, work: Callable[[Callable[[dict[str, Any]], None]], RunFold
     images = () if _cohort_of(folder).test else ("IMAGE_OR_FOLDER",)
     _next("Next:", "semisamplus", "predict", run, *images, "--output", "predictions")
     return 0
+
+
+def _with_settings(path: Path, config: TrainingConfig) -> TrainingConfig:
+    """Return the settings of a file, with what the command line says otherwise than by default."""
+    try:
+        data = loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read as settings ({error})."
+        raise ConfigError(msg, "Give a JSON file of settings, such as the part `config` of a run.json.") from error
+    if not isinstance(data, dict):
+        msg = f"{path}: holds {type(data).__name__}, expected an object of settings."
+        raise ConfigError(msg, "Give a JSON file of settings, such as the part `config` of a run.json.")
+    default, given = TrainingConfig().to_dict(), config.to_dict()
+    return TrainingConfig.from_dict({**data, **{name: v for name, v in given.items() if v != default[name]}})
 
 
 def _cohort_of(folder: RunFolder) -> Cohort:
@@ -439,14 +470,6 @@ def _next(text: str, *words: object) -> None:
     parts = [str(word) for word in words]
     command = subprocess.list2cmdline(parts) if os.name == "nt" else shlex.join(parts)
     make_console().print(f"{text}\n    {command}", markup=False, soft_wrap=True)
-
-
-def _bytes(size: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size = round(size / 1000)
-    return f"{size} GB"
 
 
 def _show_cohort(found: Cohort, title: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from .run import events as kinds
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
+    from rich.progress import Progress as RichProgress
 
 #: Seconds between two plain lines that say nothing but how far it is.
 _PLAIN_SECONDS = 15.0
@@ -134,6 +137,86 @@ class Progress:
             if values:
                 whole.add_row(Text(_figures_text(name, values), style="dim" if name == "losses" else ""))
         return whole
+
+
+class TransferProgress:
+    """Shows the events of a download as they come; call it with each.
+
+    Args:
+        console: Where to show them.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: RichProgress | None = None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> TransferProgress:
+        if self.console.is_terminal:
+            from rich import progress as rich_progress
+
+            self._bar = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}"),
+                rich_progress.BarColumn(),
+                rich_progress.DownloadColumn(),
+                rich_progress.TextColumn("{task.fields[speed]}"),
+                rich_progress.TextColumn("{task.fields[left]}", style="cyan"),
+                console=self.console,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to a question."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event of a download; see :mod:`SemiSAMPlusLib.run.events`."""
+        kind = event["event"]
+        if kind == kinds.PROGRESS:
+            self._show(event)
+        elif kind == kinds.MESSAGE:
+            self.console.print(str(event.get("text", "")), markup=False, soft_wrap=self._bar is None)
+        elif kind == kinds.WARNING:
+            text = f"Warning: {event.get('text', '')}"
+            self.console.print(text, style="yellow", markup=False, soft_wrap=self._bar is None)
+
+    def _show(self, event: dict[str, Any]) -> None:
+        done, total, speed, left = (event.get(key) for key in ("bytes", "bytes_total", "speed", "seconds_left"))
+        rate = f"{byte_text(speed)}/s" if speed else ""
+        rest = "" if left is None else f"{duration(left)} left"
+        if self._bar is not None:
+            if not self._bar.tasks:
+                self._bar.add_task("", total=total, speed="", left="")
+            task = self._bar.tasks[0].id
+            name = str(event.get("file", "")).rpartition("/")[2]
+            self._bar.update(task, description=name, completed=done or 0, total=total, speed=rate, left=rest)
+        elif time.monotonic() - self._told >= _PLAIN_SECONDS:
+            self._told = time.monotonic()
+            count = byte_text(done or 0) + (f" of {byte_text(total)}" if total else "")
+            self.console.print(" | ".join(part for part in (count, rate, rest) if part), markup=False, soft_wrap=True)
+
+
+def byte_text(size: float) -> str:
+    """Return a size as a reader wants it: ``402 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size = round(size / 1000)
+    return f"{size:.0f} GB"
 
 
 def duration(seconds: float) -> str:

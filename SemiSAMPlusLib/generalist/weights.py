@@ -1,4 +1,8 @@
-"""Weights of generalists: found, opened without running anything that they hold, and checked against the model."""
+"""Where weights of generalists lie, which they must be, and what is done with those that are not; loads no torch.
+
+They are looked for in the user's own folder, in that of the files that were imported, and in the cache that all users of
+the Hugging Face Hub share. What the catalog does not know of them, the first download decides: it is *pinned*.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +10,30 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
-import zipfile
-from argparse import Namespace
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import WeightsError
-from ..run.files import replacing, write_text_atomically
+from ..run.files import read_text_patiently, write_text_atomically
 from .catalog import CatalogEntry, catalog
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 #: The folder that holds everything that can be made or fetched again.
 CACHE_VARIABLE = "SEMISAMPLUS_CACHE"
 #: A folder where a user keeps files of weights.
 WEIGHTS_VARIABLE = "SEMISAMPLUS_WEIGHTS"
 
-#: Where a checkpoint keeps the model's tensors, and what training wrappers put before their names.
-_WRAPPERS = ("model_state_dict", "state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")
+_PINS_FORMAT = "semisamplus-pins-1"
 _HASH_BLOCK = 1 << 22
-#: The first PyTorch whose restricted reader is known to run nothing.
-_SAFE_TORCH = (2, 6)
-_NAMED = 4
+_LOCK_PATIENCE = 60.0
+
+
+# Folders
 
 
 def cache_folder() -> Path:
@@ -47,6 +48,37 @@ def cache_folder() -> Path:
         return Path.home() / "Library" / "Caches" / "SemiSAMPlus"
     xdg = os.environ.get("XDG_CACHE_HOME")
     return (Path(xdg) if xdg else Path.home() / ".cache") / "semisamplus"
+
+
+def weights_folders() -> tuple[Path, ...]:
+    """Return the folders where files of weights are looked for, first match wins; the Hub's cache comes after them."""
+    chosen = os.environ.get(WEIGHTS_VARIABLE)
+    own = (Path(chosen).expanduser().absolute(),) if chosen else ()
+    return (*own, imported_folder())
+
+
+def imported_folder() -> Path:
+    """Return the folder of the files that were imported."""
+    return cache_folder() / "weights"
+
+
+def hub_folder() -> Path:
+    """Return the cache that all users of the Hugging Face Hub share, where its own client looks for it."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if chosen := os.environ.get(name):
+            return Path(os.path.expandvars(chosen)).expanduser().absolute()
+    if home := os.environ.get("HF_HOME"):
+        return Path(os.path.expandvars(home)).expanduser().absolute() / "hub"
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "huggingface" / "hub"
+
+
+def hub_repository(entry: CatalogEntry) -> Path:
+    """Return the folder of an entry's repository in :func:`hub_folder`."""
+    return hub_folder() / f"models--{str(entry.repository).replace('/', '--')}"
+
+
+# Hashes
 
 
 def sha256_of(path: Path) -> str:
@@ -66,244 +98,307 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def known_sha256(path: Path) -> str:
-    """Return :func:`sha256_of`, from a note in the cache where the file has kept its size and time of change."""
-    path = Path(path).absolute()
-    try:
-        status = path.stat()
-    except OSError:
-        return sha256_of(path)
-    seen = {"path": str(path), "size": status.st_size, "changed": status.st_mtime_ns}
-    note = cache_folder() / "hashes" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
-    with suppress(
-        OSError, ValueError, KeyError, TypeError
-    ):  # No note yet, or not a whole one: the file itself is asked.
-        noted = json.loads(note.read_text(encoding="utf-8"))
-        if {key: noted[key] for key in seen} == seen and re.fullmatch("[0-9a-f]{64}", noted["sha256"]):
-            return str(noted["sha256"])
-    digest = sha256_of(path)
-    with suppress(OSError):  # Without a cache the file is read again next time, and nothing else is lost.
-        write_text_atomically(note, json.dumps({**seen, "sha256": digest}))
-    return digest
-
-
-def weights_folders() -> tuple[Path, ...]:
-    """Return the folders where weights are looked for, first match wins."""
-    chosen = os.environ.get(WEIGHTS_VARIABLE)
-    own = (Path(chosen).expanduser().absolute(),) if chosen else ()
-    return (*own, cache_folder() / "weights")
-
-
-def find_weights(name: str) -> Path:
-    """Return the file of weights of the catalog's generalist ``name``.
-
-    Raises:
-        WeightsError: If there is no such file in :func:`weights_folders`, or its SHA256 is not the catalog's.
-    """
-    entry = catalog().get(name)
-    if entry is None or entry.file is None:
-        with_weights = ", ".join(entry.name for entry in catalog().values() if entry.needs_weights)
-        msg = f"'{name}' is no generalist of the catalog that needs weights; those are {with_weights}."
-        raise WeightsError(msg, "Choose one of them.")
-    folders = weights_folders()
-    for folder in folders:
-        path = folder / entry.file
-        if path.is_file():
-            check_sha256(path, entry)
-            return path
-    origin = f" (it comes from huggingface.co/{entry.repository})" if entry.repository else ""
-    msg = f"{name}: the file of weights '{entry.file}' is not in {' or '.join(map(str, folders))}."
-    remedy = f"Put the file{origin} there, set {WEIGHTS_VARIABLE} to its folder, or name it as {name}=PATH."
-    raise WeightsError(msg, remedy)
-
-
-def check_sha256(path: Path, entry: CatalogEntry) -> None:
-    """Check that ``path`` is the file that ``entry`` means, where the catalog knows its SHA256.
-
-    Raises:
-        WeightsError: If it is another file, or cannot be read.
-    """
-    if entry.sha256 is None:
-        return
-    found = known_sha256(path)
-    if found != entry.sha256:
-        msg = f"{path}: has SHA256 {found}, expected {entry.sha256} for {entry.name}."
-        raise WeightsError(msg, "The file is damaged or another one; get it anew, or give your own as sam-med3d=PATH.")
-
-
-def load_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file of weights by their names in the model; nothing that the file holds is run.
-
-    A safetensors file is mapped into memory as it is. A PyTorch checkpoint is opened by PyTorch's restricted reader, which
-    knows tensors and a few inert values besides, and is written once as safetensors into the cache, from where it is
-    mapped from then on. What wrappers of a training put around the names is taken off.
+def known_sha256(path: Path, *, anew: bool = False) -> str:
+    """Return :func:`sha256_of`, from a note in the cache where the file has kept its size and time of change.
 
     Args:
         path: The file.
+        anew: Read the file in any case.
+
+    Raises:
+        WeightsError: If the file cannot be read.
+    """
+    if not anew and (noted := noted_sha256(path)) is not None:
+        return noted
+    path = Path(path).absolute()
+    seen = _seen(path)
+    digest = sha256_of(path)
+    if seen is not None:
+        with suppress(OSError):  # Without a cache the file is read again next time, and nothing else is lost.
+            write_text_atomically(_note(path), json.dumps({**seen, "sha256": digest}))
+    return digest
+
+
+def noted_sha256(path: Path) -> str | None:
+    """Return the SHA256 that was noted when the file was last read, or None where there is no note or it has changed since."""
+    path = Path(path).absolute()
+    with suppress(OSError, ValueError, KeyError, TypeError):  # No note yet, or not a whole one.
+        noted = json.loads(_note(path).read_text(encoding="utf-8"))
+        seen = _seen(path)
+        if seen is not None and {key: noted[key] for key in seen} == seen:
+            return str(noted["sha256"]) if re.fullmatch("[0-9a-f]{64}", noted["sha256"]) else None
+    return None
+
+
+def _seen(path: Path) -> dict[str, Any] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return {"path": str(path), "size": status.st_size, "changed": status.st_mtime_ns}
+
+
+def _note(path: Path) -> Path:
+    return cache_folder() / "hashes" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+
+
+# Pins
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What the first download or import of a generalist's weights brought, and every later one must bring again.
+
+    Attributes:
+        source: ``hub`` or ``file``.
+        repository: The repository on the Hub that it came from, or None.
+        commit: The full commit hash that it came from, or None.
+        files: SHA256 by the files' paths.
+        since: When, in seconds since 1970.
+    """
+
+    source: str
+    repository: str | None
+    commit: str | None
+    files: dict[str, str]
+    since: float = field(default_factory=lambda: round(time.time(), 3))
+
+
+def read_pin(entry: CatalogEntry) -> Pin | None:
+    """Return the pin of an entry, or None where it has none; one of another repository does not count."""
+    data = _read_ledger().get("pins", {}).get(entry.name)
+    try:
+        pin = Pin(**data) if data else None
+    except TypeError:
+        return None
+    return pin if pin is None or pin.source == "file" or pin.repository == entry.repository else None
+
+
+def write_pin(entry: CatalogEntry, pin: Pin) -> None:
+    """Pin an entry's weights."""
+    with _changing_ledger() as ledger:
+        ledger.setdefault("pins", {})[entry.name] = asdict(pin)
+
+
+def commit_of(entry: CatalogEntry) -> str | None:
+    """Return the full commit hash that an entry's weights must come from: the catalog's, else the pinned one, else None."""
+    pin = read_pin(entry)
+    return entry.pinned_commit or (pin.commit if pin else None)
+
+
+def known_hashes(entry: CatalogEntry) -> dict[str, str | None]:
+    """Return the SHA256 that each file of an entry must have, by path: the catalog's, else the pinned one, else None."""
+    pin = read_pin(entry)
+    pinned = pin.files if pin else {}
+    return {file.path: file.sha256 or pinned.get(file.path) for file in entry.files}
+
+
+def is_acknowledged(entry: CatalogEntry) -> bool:
+    """Return whether nothing needs to be acknowledged of an entry's licences, or a user of this account did so."""
+    return not entry.needs_acknowledgement or _read_ledger().get("acknowledged", {}).get(entry.name) == entry.license
+
+
+def acknowledge(name: str) -> None:
+    """Remember that the user has seen and accepts the licences of a generalist's weights.
+
+    Raises:
+        WeightsError: If the catalog has no such weights.
+    """
+    entry = entry_of(name)
+    with _changing_ledger() as ledger:
+        ledger.setdefault("acknowledged", {})[entry.name] = entry.license
+
+
+def forget(entry: CatalogEntry) -> None:
+    """Forget what was pinned of an entry's weights, and that its licences were acknowledged."""
+    with _changing_ledger() as ledger:
+        for part in ("pins", "acknowledged"):
+            ledger.get(part, {}).pop(entry.name, None)
+
+
+def _ledger_file() -> Path:
+    return cache_folder() / "pins.json"
+
+
+def _read_ledger() -> dict[str, Any]:
+    try:
+        data = json.loads(read_text_patiently(_ledger_file()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        data = error
+    if isinstance(data, dict) and data.get("format") == _PINS_FORMAT:
+        return data
+    msg = f"{_ledger_file()}: cannot be read as the list of pinned weights, so it is not known which to trust."
+    raise WeightsError(msg, "Mend it, or remove it: then the next download decides anew.")
+
+
+@contextmanager
+def _changing_ledger() -> Iterator[dict[str, Any]]:
+    from filelock import FileLock
+
+    path = _ledger_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(".pins.lock"), timeout=_LOCK_PATIENCE):
+            ledger = _read_ledger() or {"format": _PINS_FORMAT}
+            yield ledger
+            write_text_atomically(path, json.dumps(ledger, indent=1) + "\n")
+    except (OSError, TimeoutError) as error:
+        msg = f"{path}: cannot be written ({error})."
+        raise WeightsError(msg, f"Make its folder writable, or set {CACHE_VARIABLE} to one that is.") from error
+
+
+# Finding
+
+
+def entry_of(name: str) -> CatalogEntry:
+    """Return the catalog's entry of a generalist that needs weights.
+
+    Raises:
+        WeightsError: If there is none.
+    """
+    entry = catalog().get(name)
+    if entry is None or not entry.needs_weights:
+        with_weights = ", ".join(entry.name for entry in catalog().values() if entry.needs_weights)
+        msg = f"'{name}' is no generalist of the catalog that needs weights; those are {with_weights}."
+        raise WeightsError(msg, "Choose one of them.")
+    return entry
+
+
+def place_in(folder: Path, entry: CatalogEntry) -> dict[str, Path]:
+    """Return where a folder of weights has an entry's files, by path: a single one by its name, several below ``NAME/``."""
+    if len(entry.files) == 1:
+        return {entry.files[0].path: folder / entry.files[0].name}
+    return {file.path: folder / entry.name / file.path for file in entry.files}
+
+
+def place_in_hub(entry: CatalogEntry) -> dict[str, Path]:
+    """Return where the Hub's cache would have an entry's files, by path; empty where it cannot have them.
+
+    Without a pinned commit that is the one which another user of the cache last found behind the entry's branch.
+    """
+    if entry.repository is None:
+        return {}
+    commit = commit_of(entry)
+    if commit is None:
+        try:
+            commit = (hub_repository(entry) / "refs" / str(entry.revision)).read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            return {}
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            return {}
+    return {file.path: hub_repository(entry) / "snapshots" / commit / file.path for file in entry.files}
+
+
+def locate(entry: CatalogEntry) -> dict[str, Path] | None:
+    """Return the files of an entry's weights by path, unchecked, or None where they are not here.
+
+    Files in the Hub's cache of which no SHA256 is known are passed over: a download, which asks and pins, must adopt them.
+    """
+    for folder in weights_folders():
+        place = place_in(folder, entry)
+        if all(path.is_file() for path in place.values()):
+            return place
+    place = place_in_hub(entry)
+    whole = bool(place) and all(path.is_file() for path in place.values())
+    return place if whole and None not in known_hashes(entry).values() else None
+
+
+def find_weights(name: str) -> Path:
+    """Return the file of the model itself of the catalog's generalist ``name``; all its files are there and checked.
+
+    Raises:
+        WeightsError: If they are not here, or the SHA256 of one is not the known one; the file is then put into quarantine
+            unless it lies in the user's own folder.
+    """
+    entry = entry_of(name)
+    place = locate(entry)
+    if place is not None:
+        for path in place.values():
+            check_sha256(path, entry)
+        return place[entry.files[0].path]
+    folders = " or ".join(map(str, weights_folders()))
+    several = f"one of its files '{entry.file}', ..." if len(entry.files) > 1 else f"the file of weights '{entry.file}'"
+    msg = f"{name}: {several} is not in {folders}" + (" or the Hub's cache." if entry.repository else ".")
+    raise WeightsError(msg, how_to_get(entry))
+
+
+def how_to_get(entry: CatalogEntry) -> str:
+    """Return the commands that bring an entry's weights, in one sentence."""
+    by_file = f"`semisamplus weights import {entry.name} FILE`"
+    own = f"name your file as {entry.name}=PATH"
+    if entry.repository is None:
+        return f"They are not on the Hub: give a file that you have by {by_file}, or {own}."
+    download = f"`semisamplus weights download {entry.name}` (from huggingface.co/{entry.repository})"
+    return f"Get them with {download}, give a file that you have by {by_file}, or {own}."
+
+
+def check_sha256(path: Path, entry: CatalogEntry, *, anew: bool = False) -> str:
+    """Check that ``path`` is one of the files that ``entry`` means, where its SHA256 is known.
+
+    Args:
+        path: The file.
+        entry: The entry.
+        anew: Read the file even where its SHA256 was noted before.
 
     Returns:
-        Tensors on the CPU in the file's own precision. They may be mapped from a file: do not write to them.
+        The file's SHA256.
 
     Raises:
-        WeightsError: If the file is missing, damaged, no file of weights, or would have to run code.
+        WeightsError: If it is another file, or cannot be read. A file in a cache is put into quarantine first.
     """
-    path = Path(path)
-    if not path.is_file():
-        msg = f"{path}: the file of weights does not exist."
-        raise WeightsError(msg, "Correct the path.")
-    _refuse_what_is_no_checkpoint(path)
-    if _is_safetensors(path):
-        return _unwrapped(_read_safetensors(path), path)
-    converted = cache_folder() / "converted" / f"{known_sha256(path)}.safetensors"
-    if converted.is_file():
-        try:
-            return _read_safetensors(converted)
-        except WeightsError:
-            converted.unlink(missing_ok=True)
-    state = _unwrapped(_read_checkpoint(path), path)
-    from safetensors.torch import save_file
-
-    try:
-        with replacing(converted) as temporary:
-            save_file(state, temporary)
-    except OSError:
-        return (
-            state  # Without room for the cache the checkpoint is converted again next time, and nothing else is lost.
-        )
-    return _read_safetensors(converted)
+    found = known_sha256(path, anew=anew)
+    expected = _expected(path, entry)
+    if expected is None or found == expected:
+        return found
+    msg = f"{path}: has SHA256 {found}, expected {expected} for {entry.name}."
+    if not _is_ours(path):
+        remedy = f"The file is damaged or another one; get it anew, or give your own as {entry.name}=PATH."
+        raise WeightsError(msg, remedy)
+    raise WeightsError(f"{msg} {quarantine(path, entry)}", f"The file was damaged or another one. {how_to_get(entry)}")
 
 
-def check_state(state: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Compare keys, shapes and dtypes of ``state`` with those of ``model``; any floating precision is accepted.
+def _expected(path: Path, entry: CatalogEntry) -> str | None:
+    known = known_hashes(entry)
+    names = Path(path).as_posix()
+    for one, digest in known.items():
+        if len(known) > 1 and names.endswith(f"/{one}"):
+            return digest
+    return known[entry.files[0].path]
 
-    Raises:
-        WeightsError: If they differ; the first differences are named.
+
+def _is_ours(path: Path) -> bool:
+    """Tell what was downloaded or imported from a user's own files, which are never touched."""
+    path = Path(path).absolute()
+    return any(path.is_relative_to(folder) for folder in (imported_folder(), hub_folder()))
+
+
+# Quarantine
+
+
+def quarantine_folder() -> Path:
+    """Return the folder of files that were not what they should have been; nothing is ever loaded from it."""
+    return cache_folder() / "quarantine"
+
+
+def quarantine(path: Path, entry: CatalogEntry) -> str:
+    """Move a file to where nothing is loaded from, so that a download or an import starts anew.
+
+    Args:
+        path: The file; of a link in the Hub's cache the file itself is moved too.
+        entry: What it should have been.
+
+    Returns:
+        A sentence that says where it is.
     """
-    expected = model.state_dict()
-    faults = [f"'{key}' is missing" for key in expected if key not in state]
-    faults += [f"'{key}' is not in the model" for key in state if key not in expected]
-    for key, value in expected.items():
-        if key not in state:
-            continue
-        found = state[key]
-        if tuple(found.shape) != tuple(value.shape):
-            faults.append(f"'{key}' has shape {tuple(found.shape)}, expected {tuple(value.shape)}")
-        elif found.is_floating_point() != value.is_floating_point():
-            faults.append(f"'{key}' has dtype {found.dtype}, expected {value.dtype}")
-    if faults:
-        more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-        msg = f"The weights do not fit {type(model).__name__}: {'; '.join(faults[:_NAMED])}{more}."
-        raise WeightsError(msg, "Give the weights that were trained for this model.")
-
-
-def _refuse_what_is_no_checkpoint(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head.startswith(b"<"):
-        msg = f"{path}: is a web page, expected a file of weights."
-        raise WeightsError(msg, "Download the file itself, not the page that shows it.")
-    if head.startswith(b"version https://git-lfs"):
-        msg = f"{path}: is a pointer of Git LFS, expected the file of weights itself."
-        raise WeightsError(msg, "Fetch it with `git lfs pull`, or download it from the Hub.")
-    if not head:
-        msg = f"{path}: is empty, expected a file of weights."
-        raise WeightsError(msg, "Get the file anew.")
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(9)
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    content = path.resolve()
+    target = quarantine_folder() / entry.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{path.name}"
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as safetensors ({error})."
-        raise WeightsError(msg, "The file is damaged; get it anew.") from error
-
-
-def _read_checkpoint(path: Path) -> Any:
-    """Open a PyTorch checkpoint with the restricted reader.
-
-    Training scripts save their arguments and running means beside the model, which SAM-Med3D's base checkpoint is reported to
-    fail on (issue 92 of its repository); these few kinds are inert, and everything else is refused.
-    """
-    import torch
-
-    release = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if release < _SAFE_TORCH:
-        msg = f"{path}: PyTorch {torch.__version__} can be made to run code by a checkpoint (CVE-2025-32434)."
-        raise WeightsError(
-            msg, f"Install PyTorch {'.'.join(map(str, _SAFE_TORCH))} or later, or give a safetensors file."
-        )
-    try:
-        with torch.serialization.safe_globals(_inert_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
-    except Exception as error:  # A damaged or hostile file can fail in any way; each means the same.
-        unknown = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if unknown:
-            msg = f"{path}: asks for '{unknown[1]}', which is no tensor and could run code, so the file was not opened."
-            remedy = "Ask its authors for a file of tensors alone (safetensors, or the state_dict)."
-        else:
-            msg = f"{path}: cannot be read as weights ({type(error).__name__}: {_reason(error)})."
-            remedy = "The file is damaged or of another kind; get it anew."
-        raise WeightsError(msg, remedy) from error
-
-
-def _reason(error: Exception) -> str:
-    """Return the one line that says what is wrong, without PyTorch's advice to open the file unrestrained."""
-    inner = re.search(r"WeightsUnpickler error: *(.+)", str(error))
-    lines = str(error).strip().splitlines()
-    return inner[1].strip() if inner else (lines[0] if lines else "no reason given")
-
-
-def _inert_globals() -> list[Any]:
-    """Return what a checkpoint may hold beside tensors: arguments of a script, and numpy's numbers."""
-    import numpy as np
-
-    make_scalar = np.float64(0).__reduce__()[0]
-    numbers: Iterable[str] = ("bool", "int32", "int64", "float32", "float64")
-    return [
-        Namespace,
-        np.dtype,
-        *(type(np.dtype(name)) for name in numbers),
-        (make_scalar, "numpy.core.multiarray.scalar"),  # The name before numpy 2, and since.
-        (make_scalar, "numpy._core.multiarray.scalar"),
-    ]
-
-
-def _unwrapped(data: Any, path: Path) -> dict[str, Tensor]:
-    """Return the model's tensors out of whatever a checkpoint wraps them in, each with memory of its own."""
-    import torch
-
-    while isinstance(data, Mapping) and (key := next((k for k in _WRAPPERS if isinstance(data.get(k), Mapping)), None)):
-        data = data[key]
-    if not isinstance(data, Mapping) or not data or not all(isinstance(value, torch.Tensor) for value in data.values()):
-        found = (
-            "no tensors" if not isinstance(data, Mapping) else f"the keys {', '.join(map(str, list(data)[:_NAMED]))}"
-        )
-        msg = f"{path}: holds {found or 'nothing'}, expected the tensors of a model, maybe under 'model_state_dict'."
-        raise WeightsError(msg, "Give a checkpoint of the model.")
-    state: dict[str, Tensor] = {}
-    memory: set[int] = set()
-    for key, tensor in data.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            msg = f"{path}: '{key}' is a tensor of kind {tensor.layout} ({tensor.dtype}), expected a plain one."
-            raise WeightsError(msg, "Save the model's weights as plain tensors.")
-        own = tensor.detach().contiguous()
-        if own.untyped_storage().data_ptr() in memory:
-            own = own.clone()
-        memory.add(own.untyped_storage().data_ptr())
-        state[_plain_name(str(key))] = own
-    return state
-
-
-def _plain_name(key: str) -> str:
-    while prefix := next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None):
-        key = key.removeprefix(prefix)
-    return key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(content, target)
+        if path.is_symlink():
+            path.unlink()
+    except OSError as error:
+        return f"It could not be moved into quarantine ({error.strerror or error}), and is not used."
+    return f"It was moved to {target}, and is not used."

@@ -12,7 +12,8 @@ from typing import Any, TextIO
 
 #: The kinds of event that a job writes.
 STARTED = "started"  # pid, host, device; once for each process that works on the folder
-PROGRESS = "progress"  # iteration, iterations, seconds_left, losses {name: value}, and what else a stage counts
+PROGRESS = "progress"  # iteration, iterations, seconds_left, losses {name: value}, memory {where: GB}, and what else a stage counts
+# Of a download, PROGRESS has instead: file, bytes, bytes_total, speed in bytes a second, seconds_left.
 METRICS = "metrics"  # iteration, dice {class: value}, on ("validation" or "labeled"), best (bool)
 TRUST = "trust"  # iteration, trust {generalist: value}
 LAYERS = "layers"  # iteration, case, folder: layers of a case were written

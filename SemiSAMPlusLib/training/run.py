@@ -96,7 +96,7 @@ def train(
             "threads": torch.get_num_threads(),
             "iterations": config.iterations,
             "started_from": None if start_from is None else str(Path(start_from).absolute()),
-            "generalists": [_about_generalist(spec) for spec in generalists],
+            "generalists": [_about_generalist(spec, generalist) for spec, generalist in generalists.items()],
             "versions": _versions(),
             "inputs": input_hashes(cohort),
         }
@@ -147,6 +147,7 @@ def resume(run_folder: Path, *, observer: Observer | None = None) -> RunFolder:
         description["iterations"],
     )
     generalists = {spec: create_generalist(spec, device) for spec in config.generalists}
+    _require_same_weights(generalists, description)
     with _working(folder, settled, observer) as events:
         trainer = _trainer(settled, folder, events, generalists)
         if (folder.checkpoints / "last.pt").exists():
@@ -307,6 +308,18 @@ def _require_unchanged(cohort: Cohort, inputs: dict[str, str]) -> None:
         )
 
 
+def _require_same_weights(generalists: dict[str, Any], description: dict[str, Any]) -> None:
+    """Check that the generalists are those that the run began with."""
+    began = {about["name"]: about.get("sha256") for about in description.get("generalists", ())}
+    for spec, generalist in generalists.items():
+        now = getattr(generalist, "weights_sha256", None) or None
+        if began.get(spec) is not None and now != began[spec]:
+            msg = f"{spec}: its weights have SHA256 {now}, and the run began with {began[spec]}."
+            raise RunFolderError(
+                msg, "Bring those back, or train on with `semisamplus train COHORT --run NEW --from RUN`."
+            )
+
+
 def _iterations_for(minutes: float, trainer: Trainer) -> int:
     return max(10, int(minutes * 60 * _STEPS_SHARE / trainer.seconds_per_iteration()))
 
@@ -325,6 +338,10 @@ def _say_how(events: EventWriter, settled: Settled, device_text: str) -> None:
         text=f"{len(cohort.labeled)} labelled and {len(cohort.unlabeled)} unlabelled cases at {plan.spacing:g} mm, "
         f"patches of {' × '.join(map(str, plan.patch))}, {settled.iterations} iterations.",
     )
+    for spec in settled.config.generalists:
+        entry = catalog().get(spec.partition("=")[0].strip())
+        if entry is not None and entry.contamination:
+            events.write(kinds.MESSAGE, text=f"{entry.title}: {entry.contamination}")
     if not cohort.validation:
         events.write(
             kinds.MESSAGE,
@@ -333,13 +350,13 @@ def _say_how(events: EventWriter, settled: Settled, device_text: str) -> None:
         )
 
 
-def _about_generalist(spec: str) -> dict[str, Any]:
+def _about_generalist(spec: str, generalist: Any) -> dict[str, Any]:
     """Return what a reader of run.json and the report should know of a generalist."""
-    name = spec.partition("=")[0]
-    entry = catalog().get(name)
-    return {"name": spec} | (
-        {"title": entry.title, "contamination": entry.contamination, "licence": entry.weights_license} if entry else {}
-    )
+    about: dict[str, Any] = {"name": spec, "sha256": getattr(generalist, "weights_sha256", None) or None}
+    entry = catalog().get(spec.partition("=")[0].strip())
+    if entry is not None:
+        about |= {"title": entry.title, "contamination": entry.contamination, "licence": entry.license}
+    return about
 
 
 def _versions() -> dict[str, str]:

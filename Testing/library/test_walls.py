@@ -150,7 +150,7 @@ def _light_modules() -> list[str]:
     paths = [
         *(ROOT / LIBRARY / "run").glob("*.py"),
         ROOT / LIBRARY / "cohort" / "cohort.py",
-        ROOT / LIBRARY / "generalist" / "catalog.py",
+        *(ROOT / LIBRARY / "generalist" / f"{name}.py" for name in ("catalog", "weights", "inventory", "download")),
     ]
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if path.is_file()]
     return [LIBRARY, f"{LIBRARY}.errors", *sorted(module.removesuffix(".__init__") for module in modules)]
@@ -170,18 +170,28 @@ for module in {_light_modules()!r}:
     assert result.returncode == 0, result.stderr
 
 
-_RUNS_CODE = {"joblib", "dill", "cloudpickle", "shelve"}
+_RUNS_CODE = {"joblib", "dill", "cloudpickle", "shelve", "jsonpickle"}
 _UNSAFE_CALLS = {
     f"{module}.{name}"
     for module, names in {
         "pickle": ("load", "loads", "Unpickler"),
         "marshal": ("load", "loads"),
         "yaml": ("load", "load_all", "unsafe_load", "full_load"),
+        "pandas": ("read_pickle",),
         "torch.jit": ("load",),
         "torch.hub": ("load",),
     }.items()
     for name in names
 }
+
+
+def _is_unsafe_attribute(node: ast.Call, aliases: dict[str, str]) -> bool:
+    """Tell ``getattr(torch, "load")``, which would hide a call."""
+    if len(node.args) < 2:
+        return False
+    first, *rest = ast.unparse(node.args[0]).split(".")
+    name = getattr(node.args[1], "value", None)
+    return ".".join([aliases.get(first, first), *rest, str(name)]) in {*_UNSAFE_CALLS, "torch.load", "numpy.load"}
 
 
 def _unsafe_loads(source: str) -> list[str]:
@@ -204,6 +214,8 @@ def _unsafe_loads(source: str) -> list[str]:
             called in _UNSAFE_CALLS
             or called in {"eval", "exec"}
             or (called == "torch.load" and said.get("weights_only") is not True)
+            or (called == "torch.load" and "pickle_module" in said)
+            or (called == "getattr" and rest == [] and _is_unsafe_attribute(node, aliases))
             or (called == "numpy.load" and said.get("allow_pickle", False) is not False)
         ):
             found.append(f"line {node.lineno}: {ast.unparse(node)}")
@@ -221,6 +233,12 @@ def _unsafe_loads(source: str) -> list[str]:
         "import numpy as np; np.load('a.npy', allow_pickle=True)",
         "import joblib",
         "eval(text)",
+        "exec(text)",
+        "import yaml; yaml.load(file, Loader=yaml.Loader)",
+        "import torch; torch.load('a.pt', weights_only=True, pickle_module=mine)",
+        "import torch; getattr(torch, 'load')('a.pt')",
+        "import pickle; pickle.Unpickler(file).load()",
+        "import pandas as pd; pd.read_pickle('a.pkl')",
     ],
 )
 def test_unsafe_loads_are_seen(line: str) -> None:
@@ -241,9 +259,23 @@ def test_safe_loads_pass(line: str) -> None:
     assert not _unsafe_loads(line)
 
 
-@pytest.mark.parametrize("path", [*_LIBRARY_FILES, *_PANEL_FILES], ids=_name)
+#: A test whose very point is what an unsafe load would do, and one that runs the examples of the documentation.
+_ON_PURPOSE = {"Testing/library/test_weights.py", "Testing/library/test_cohort.py"}
+_ALL_FILES = [
+    *_LIBRARY_FILES,
+    *_PANEL_FILES,
+    *(path for folder in ("Testing", "docs") for path in (ROOT / folder).rglob("*.py")),
+]
+
+
+@pytest.mark.parametrize("path", [path for path in sorted(_ALL_FILES) if _name(path) not in _ON_PURPOSE], ids=_name)
 def test_no_file_can_bring_code_along(path: Path) -> None:
     assert not _unsafe_loads(path.read_text(encoding="utf-8"))
+
+
+def test_what_a_checkpoint_may_hold_is_said_in_one_place() -> None:
+    naming = {_name(path) for path in _LIBRARY_FILES if "safe_globals" in path.read_text(encoding="utf-8")}
+    assert naming == {f"{LIBRARY}/generalist/loading.py"}
 
 
 def test_no_path_of_a_developers_machine() -> None:

@@ -16,17 +16,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from SemiSAMPlusLib.commands import main
 from SemiSAMPlusLib.errors import WeightsError
+from SemiSAMPlusLib.generalist import inventory
+from SemiSAMPlusLib.generalist import loading as loading_module
 from SemiSAMPlusLib.generalist import weights as weights_module
 from SemiSAMPlusLib.generalist.catalog import catalog
+from SemiSAMPlusLib.generalist.inventory import import_weights, verify_weights, weights_state
+from SemiSAMPlusLib.generalist.loading import check_conversion, check_state, load_state
 from SemiSAMPlusLib.generalist.sam_med3d.generalist import SamMed3D
 from SemiSAMPlusLib.generalist.sam_med3d.model import SamMed3DModel
 from SemiSAMPlusLib.generalist.weights import (
     cache_folder,
-    check_state,
     find_weights,
     known_sha256,
-    load_state,
+    quarantine_folder,
+    read_pin,
     sha256_of,
 )
 
@@ -34,7 +39,9 @@ from SemiSAMPlusLib.generalist.weights import (
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SEMISAMPLUS_CACHE", str(tmp_path / "der Zwischenspeicher ü"))
-    monkeypatch.delenv("SEMISAMPLUS_WEIGHTS", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    for name in ("SEMISAMPLUS_WEIGHTS", "SEMISAMPLUS_CATALOG", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
     return cache_folder()
 
 
@@ -79,6 +86,52 @@ def test_every_layout_gives_the_models_own_names(tmp_path: Path, wrap, zipped: b
     torch.save(wrap(tensors()), file, _use_new_zipfile_serialization=zipped)
     assert_same(load_state(file), tensors())
     assert_same(load_state(file), tensors())
+
+
+def small_model() -> SamMed3DModel:
+    """SAM-Med3D in small, with the names of the official one."""
+    torch.manual_seed(1)
+    return SamMed3DModel(
+        size=32, patch=8, width=24, depth=2, heads=2, window=6, global_blocks=(1,), channels=48, decoder_hidden=64
+    )
+
+
+def trained(state: dict[str, torch.Tensor]) -> dict:
+    """What the trainer of SAM-Med3D's authors saves beside the model."""
+    parameters = [torch.nn.Parameter(value.clone()) for value in list(state.values())[:2]]
+    optimizer = torch.optim.AdamW(parameters, lr=8e-4)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [120, 180], gamma=0.1)
+    return {
+        "epoch": 3,
+        "model_state_dict": state,
+        "optimizer_state_dict": optimizer.state_dict(),
+        "lr_scheduler_state_dict": scheduler.state_dict(),
+        "losses": [np.float64(0.5), 0.25],
+        "dices": [np.float32(0.5)],
+        "best_loss": np.inf,
+        "best_dice": np.float64(0.5),
+        "args": argparse.Namespace(task_name="union_train", checkpoint="ckpt/sam_med3d.pth", lr=8e-4),
+        "used_datas": ["data/medical_preprocessed/heart/heart_la"],
+    }
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "wrap",
+    [dict, collections.OrderedDict, trained, lambda state: {"state_dict": state}, lambda state: {"model": state}],
+    ids=["bare", "ordered", "trained", "state_dict", "model"],
+)
+def test_sam_med3d_takes_its_weights_in_every_layout(tmp_path: Path, wrap, prefix: str, half: bool) -> None:
+    model = small_model()
+    saved = {f"{prefix}{key}": value.half() if half else value for key, value in model.state_dict().items()}
+    torch.save(wrap(saved), tmp_path / "w.pth")
+    state = load_state(tmp_path / "w.pth")
+    check_state(state, model)
+    assert_same(state, {key.removeprefix(prefix): value for key, value in saved.items()})
 
 
 def test_safetensors_are_read_in_place(tmp_path: Path, own_cache: Path) -> None:
@@ -134,7 +187,8 @@ def test_a_checkpoint_is_converted_once_and_then_mapped(tmp_path: Path, own_cach
     load_state(tmp_path / "w.pth")
     converted = own_cache / "converted" / f"{sha256_of(tmp_path / 'w.pth')}.safetensors"
     assert converted.is_file()
-    monkeypatch.setattr(weights_module, "_read_checkpoint", None)
+    monkeypatch.setattr(loading_module, "_read_checkpoint", None)
+    monkeypatch.setattr(loading_module, "sha256_of", None)
     monkeypatch.setattr(weights_module, "sha256_of", None)  # Not even the hash is computed again.
     assert_same(load_state(tmp_path / "w.pth"), tensors())
 
@@ -322,17 +376,35 @@ def test_missing_weights_say_how_to_give_them(own_cache: Path) -> None:
     assert str(own_cache / "weights") in error.value.what
     assert "huggingface.co/blueyo0/SAM-Med3D" in error.value.remedy
     assert "sam-med3d-turbo=PATH" in error.value.remedy
-    assert "SEMISAMPLUS_WEIGHTS" in error.value.remedy
+    assert "`semisamplus weights download sam-med3d-turbo`" in error.value.remedy
+    with pytest.raises(WeightsError) as error:
+        find_weights("sam-med3d")
+    assert "`semisamplus weights import sam-med3d FILE`" in error.value.remedy
+    assert "download" not in error.value.remedy
 
 
 def test_a_file_with_another_hash_than_the_catalogs_is_refused(own_cache: Path) -> None:
     file = own_cache / "weights" / "sam_med3d_turbo.pth"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"another")
+    digest = sha256_of(file)
     with pytest.raises(WeightsError) as error:
         find_weights("sam-med3d-turbo")
-    assert sha256_of(file) in error.value.what
+    assert digest in error.value.what
     assert str(catalog()["sam-med3d-turbo"].sha256) in error.value.what
+    assert not file.exists()
+    assert [kept.read_bytes() for kept in (quarantine_folder() / "sam-med3d-turbo").iterdir()] == [b"another"]
+
+
+def test_a_file_in_the_users_own_folder_is_refused_and_left_alone(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "sam_med3d_turbo.pth"
+    file.write_bytes(b"another")
+    monkeypatch.setenv("SEMISAMPLUS_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match="get it anew"):
+        find_weights("sam-med3d-turbo")
+    assert file.read_bytes() == b"another"
+    assert not quarantine_folder().exists()
+    assert weights_state("sam-med3d-turbo").state == "damaged"
 
 
 @pytest.mark.parametrize("name", ["random-walker", "nobody"])
@@ -357,6 +429,121 @@ def test_the_cache_lies_where_the_platform_wants_it(monkeypatch, platform: str, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
     assert cache_folder().as_posix().endswith(tail)
+
+
+# Importing, verifying, removing
+
+
+@pytest.fixture
+def any_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every file of tensors for weights of the model."""
+    monkeypatch.setattr("SemiSAMPlusLib.generalist.registry.check_weights", lambda entry, path: load_state(path))
+
+
+def test_a_file_is_imported_found_verified_and_removed(tmp_path: Path, own_cache: Path, any_fits, capsys) -> None:
+    mine = tmp_path / "mine ü.pth"
+    torch.save(tensors(), mine)
+    assert main(["weights", "import", "sam-med3d", str(mine)]) == 0
+    text = capsys.readouterr().out
+    assert "left atrium" in text
+    imported = own_cache / "weights" / "sam_med3d.pth"
+    assert str(imported) in text
+    assert find_weights("sam-med3d") == imported
+    assert imported.read_bytes() == mine.read_bytes()
+    assert read_pin(catalog()["sam-med3d"]).files == {"sam_med3d.pth": sha256_of(mine)}
+    assert weights_state("sam-med3d").state == "ready"
+    assert weights_state("sam-med3d").size == mine.stat().st_size
+    assert main(["weights", "where", "sam-med3d"]) == 0
+    assert capsys.readouterr().out.strip() == str(imported)
+    (verified,) = verify_weights("sam-med3d")
+    assert (verified.fault, verified.known, verified.sha256) == (None, True, sha256_of(mine))
+    assert main(["weights", "import", "sam-med3d", str(imported)]) == 0  # Onto itself.
+    assert [path.name for path in imported.parent.iterdir()] == ["sam_med3d.pth"]
+    assert main(["weights", "remove", "sam-med3d"]) == 0
+    assert mine.is_file()
+    assert [path for path in own_cache.rglob("*") if path.suffix in (".pth", ".safetensors", ".sha256")] == []
+    assert main(["weights", "where", "sam-med3d"]) == 1
+    assert "weights import sam-med3d FILE" in capsys.readouterr().err
+
+
+def test_an_import_without_links_copies(tmp_path: Path, own_cache: Path, any_fits, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(inventory.os, "link", refuse)
+    torch.save(tensors(), tmp_path / "mine.pth")
+    imported = import_weights("sam-med3d", tmp_path / "mine.pth")
+    assert imported.stat().st_nlink == 1
+    assert_same(load_state(imported), tensors())
+
+
+def test_a_later_import_takes_the_place_of_the_earlier(tmp_path: Path, any_fits) -> None:
+    for number in (1.0, 2.0):
+        torch.save({"a": torch.tensor(number)}, tmp_path / "mine.pth")
+        imported = import_weights("sam-med3d", tmp_path / "mine.pth")
+        assert load_state(imported)["a"] == number
+        assert find_weights("sam-med3d") == imported
+
+
+@pytest.mark.parametrize("name", ["sam-med3d", "sam-med3d-turbo"])
+def test_what_is_not_safe_or_not_the_known_file_is_not_imported(tmp_path: Path, own_cache: Path, name: str) -> None:
+    target = tmp_path / "it ran"
+    torch.save({"model_state_dict": tensors(), "args": Payload(target)}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="could run code" if name == "sam-med3d" else "has SHA256"):
+        import_weights(name, tmp_path / "evil.pth")
+    assert not target.exists()
+    assert not (own_cache / "weights").exists()
+    with pytest.raises(WeightsError, match="is no file"):
+        import_weights(name, tmp_path)
+
+
+def test_an_import_that_does_not_fit_is_refused(tmp_path: Path, own_cache: Path) -> None:
+    torch.save(tensors(), tmp_path / "mine.pth")
+    with pytest.raises(WeightsError, match="do not fit SamMed3DModel"):
+        import_weights("sam-med3d", tmp_path / "mine.pth")
+    assert not (own_cache / "weights").exists()
+
+
+def test_an_import_too_asks_for_the_licence(tmp_path: Path, any_fits) -> None:
+    torch.save(tensors(), tmp_path / "pet.pth")
+    with pytest.raises(WeightsError) as error:
+        import_weights("seganypet", tmp_path / "pet.pth")
+    assert "state no licence" in error.value.what
+    assert import_weights("seganypet", tmp_path / "pet.pth", accept_license=True).is_file()
+    assert not weights_state("seganypet").needs_acknowledgement
+
+
+def test_an_imported_file_that_changes_is_put_aside(tmp_path: Path, any_fits, monkeypatch, capsys) -> None:
+    torch.save(tensors(), tmp_path / "mine.pth")
+    imported = import_weights("sam-med3d", tmp_path / "mine.pth")
+    imported.write_bytes(imported.read_bytes()[:-1] + b"?")
+    assert main(["weights", "verify"]) == 1
+    assert "Warning" in capsys.readouterr().out
+    assert weights_state("sam-med3d").state == "missing"
+    assert len(list((quarantine_folder() / "sam-med3d").iterdir())) == 1
+
+
+def test_a_conversion_that_rots_is_made_again(tmp_path: Path, own_cache: Path) -> None:
+    torch.save(tensors(), tmp_path / "w.pth")
+    load_state(tmp_path / "w.pth")
+    digest = sha256_of(tmp_path / "w.pth")
+    assert check_conversion(digest)
+    converted = own_cache / "converted" / f"{digest}.safetensors"
+    rotten = bytearray(converted.read_bytes())
+    rotten[-1] ^= 1
+    converted.unlink()
+    converted.write_bytes(rotten)
+    assert not check_conversion(digest)
+    assert not converted.exists()
+    assert_same(load_state(tmp_path / "w.pth"), tensors())
+    assert check_conversion(digest)
+
+
+def test_a_damaged_list_of_pins_trusts_nothing(tmp_path: Path, own_cache: Path) -> None:
+    own_cache.mkdir()
+    (own_cache / "pins.json").write_text("{", encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"pins\.json"):
+        find_weights("seganypet")
 
 
 def test_finding_weights_loads_no_torch(tmp_path: Path) -> None:

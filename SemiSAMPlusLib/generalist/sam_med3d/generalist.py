@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from ...cohort.volume import Grid, Volume
 from ..generalist import PromptSet
-from ..weights import check_state, known_sha256, load_state
+from ..loading import check_state, load_state
+from ..weights import known_sha256
 from .model import SamMed3DModel
 from .prompt_encoder import ABSENT, INSIDE, NOT_A_POINT, OUTSIDE
 
@@ -63,7 +64,7 @@ class SamMed3D:
     """A frozen SAM-Med3D, SAM-Med3D-turbo or SegAnyPET.
 
     Args:
-        weights: The file of weights, as :func:`SemiSAMPlusLib.generalist.weights.load_state` reads them; None only together
+        weights: The file of weights, as :func:`SemiSAMPlusLib.generalist.loading.load_state` reads them; None only together
             with ``model``.
         device: Where it computes.
         precision: ``fp32``, or ``fp16`` or ``bf16`` for mixed precision. Embeddings are kept in half precision in any case.
@@ -102,6 +103,15 @@ class SamMed3D:
         self.weights_sha256 = known_sha256(weights) if weights is not None else ""
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.window = model.size
+
+    @staticmethod
+    def check_weights(path: Path) -> None:
+        """Check that a file's tensors fit the model.
+
+        Raises:
+            WeightsError: If they do not, or the file is unsafe or damaged.
+        """
+        _checked_state(path)
 
     @property
     def preparation(self) -> str:
@@ -279,11 +289,17 @@ def prepare(array: np.ndarray, start: Sequence[int], size: int) -> Tensor:
     return (x - body.mean()) / deviation
 
 
-def _load_model(path: Path) -> SamMed3DModel:
+def _checked_state(path: Path) -> tuple[dict[str, Tensor], SamMed3DModel]:
+    """Return a file's tensors and the model, still without memory, that they fit."""
     with torch.device("meta"):  # No memory and no initial values: the weights take their place.
         model = SamMed3DModel()
     state = load_state(path)
     check_state(state, model)
+    return state, model
+
+
+def _load_model(path: Path) -> SamMed3DModel:
+    state, model = _checked_state(path)
     model.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=True, assign=True)
     return model
 
