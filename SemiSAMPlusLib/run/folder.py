@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ..errors import RunFolderError
 from .events import EventWriter, read_events
 from .files import read_text_patiently, replacing, write_text_atomically
@@ -67,7 +65,7 @@ class JobFolder:
             return False
         if owner.get("host") == socket.gethostname():
             return _is_alive(owner)
-        return time.time() - float(owner.get("heartbeat", 0)) < DEAD_AFTER_SECONDS
+        return _beats(owner)
 
     def acquire(self, kind: str) -> EventWriter:
         """Make this process the folder's owner, and return the writer of its events.
@@ -208,6 +206,8 @@ class _Heartbeat:
     """Writes job.json now, every few seconds from a thread, and once more at the end."""
 
     def __init__(self, path: Path, kind: str) -> None:
+        import psutil
+
         self._path = path
         process = psutil.Process()
         self._data: dict[str, Any] = {
@@ -240,6 +240,11 @@ class _Heartbeat:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool:
+    """Ask for the owner's process on this host."""
+    try:
+        import psutil
+    except ImportError:  # Who only looks, as Slicer before anything is installed, goes by the heartbeat.
+        return _beats(owner)
     try:
         process = psutil.Process(int(owner["pid"]))
         # A process id is used again after a while; the start time tells the owner from a later namesake.
@@ -247,6 +252,10 @@ def _is_alive(owner: dict[str, Any]) -> bool:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError):
         return False
+
+
+def _beats(owner: dict[str, Any]) -> bool:
+    return time.time() - float(owner.get("heartbeat", 0)) < DEAD_AFTER_SECONDS
 
 
 def _modified(path: Path) -> float:

@@ -2,9 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from ..errors import DeviceError
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a user should know of a device before choosing it.
+
+    Attributes:
+        name: As the setting ``device`` takes it.
+        title: What it is.
+        free: Free memory in bytes.
+        total: Memory in bytes.
+    """
+
+    name: str
+    title: str
+    free: int
+    total: int
+
+
+def describe_devices() -> list[DeviceFacts]:
+    """Return every device that can be chosen here, the GPU with most free memory first, the CPU last."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    found = []
+    for name in device_names():
+        if name.startswith("cuda"):
+            free, total = torch.cuda.mem_get_info(name)
+            found.append(DeviceFacts(name, torch.cuda.get_device_name(name), free, total))
+        else:
+            # Apple's GPU shares the computer's memory.
+            title = f"CPU ({_cpu_text()})" if name == "cpu" else "Apple GPU"
+            found.append(DeviceFacts(name, title, memory.available, memory.total))
+    return sorted(found, key=lambda one: (one.name == "cpu", -one.free))
+
+
+def memory_in_use(device: torch.device) -> dict[str, float]:
+    """Return the memory that this process uses, in GB, without making the device wait.
+
+    Returns:
+        ``process_gb``: in the computer's memory; on a GPU also ``gpu_gb``: what torch holds of the GPU's, and
+        ``gpu_total_gb``: what the GPU has.
+    """
+    import psutil
+
+    used = {"process_gb": psutil.Process().memory_info().rss / 1e9}
+    if device.type == "cuda":
+        # What torch keeps for itself, also where no tensor lies in it at the moment: nobody else can have it.
+        used["gpu_gb"] = torch.cuda.memory_reserved(device) / 1e9
+        used["gpu_total_gb"] = torch.cuda.get_device_properties(device).total_memory / 1e9
+    elif device.type == "mps":
+        used["gpu_gb"] = torch.mps.driver_allocated_memory() / 1e9
+    return {name: round(value, 2) for name, value in used.items()}
 
 
 def choose_device(wanted: str, *, doing: str = "Training") -> tuple[torch.device, str]:

@@ -19,6 +19,7 @@ from ..run.files import write_text_atomically
 from ..run.folder import safe_id
 from ..specialist.inference import predictive_entropy, to_classes, to_native
 from ..specialist.specialist import Specialist
+from .validation import dice_of
 
 
 def write_layers(
@@ -31,7 +32,8 @@ def write_layers(
         case: Which case.
         specialist: As it is now.
         collaboration: Where generalists are asked, or None.
-        iteration: Which step; goes into about.json with what else a viewer should say of the layers.
+        iteration: Which step; goes into about.json with what else a viewer should say of the layers: what uncertainty
+            measures, its mean in the predicted structures, and Dice where the case has a label.
     """
     native = Grid.of(read_image(case.case.images[0]))
     probabilities = specialist.probabilities(case.image)
@@ -56,7 +58,20 @@ def write_layers(
             source = "generalist variance"
     write_uncertainty(folder / "uncertainty.nii.gz", uncertainty, native, source)
     about: dict[str, Any] = {"case": case.case.name, "iteration": iteration, "uncertainty": source}
+    inside = uncertainty[labels > 0]
+    about["mean_uncertainty"] = round(float((inside if inside.size else uncertainty).mean()), 5)
+    if case.label is not None:
+        about["dice"] = _dice(case.label, probabilities, specialist)
     write_text_atomically(folder / "about.json", json.dumps(about) + "\n")
+
+
+def _dice(label: torch.Tensor, probabilities: torch.Tensor, specialist: Specialist) -> dict[str, float]:
+    """Return the Dice of each class that the case shows, on the training's grid."""
+    predicted = to_classes(probabilities, specialist.plan.one_piece).cpu()
+    masks = {
+        one.name: (label[0].cpu() == number, predicted == number) for number, one in enumerate(specialist.classes, 1)
+    }
+    return {name: round(dice_of(answer, truth), 5) for name, (truth, answer) in masks.items() if truth.any()}
 
 
 def _write_prompts(path: Path, prompts: Sequence[Sequence[PromptSet]], grid: Grid, specialist: Specialist) -> None:

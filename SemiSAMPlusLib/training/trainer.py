@@ -20,6 +20,7 @@ from ..run import events as kinds
 from ..run.config import TrainingConfig
 from ..run.events import EventWriter
 from ..run.folder import RunFolder
+from ..specialist.device import memory_in_use
 from ..specialist.inference import arithmetic
 from ..specialist.methods import find_method
 from ..specialist.methods.base import Batch, MethodSettings, StepLosses
@@ -233,6 +234,7 @@ class Trainer:
                     iterations=total,
                     seconds_left=round(per_iteration * (total - self.iteration), 1),
                     losses=_means(losses),
+                    memory=memory_in_use(self.settled.device),
                 )
                 losses, told = [], now
             if last or self.iteration % config.validate_every == 0:
@@ -327,7 +329,7 @@ class Trainer:
         for case in self.settled.layer_cases:
             write_layers(
                 self.folder.layers(case.name),
-                self.cache.get(case, with_label=False),
+                self.cache.get(case, with_label=case.role in (Role.LABELED, Role.VALIDATION)),
                 self.specialist(),
                 self.collaboration,
                 iteration=self.iteration,

@@ -280,6 +280,44 @@ def test_from_starts_with_another_runs_specialist(run: Path, place: Path, tmp_pa
 # Stop, resume, delete
 
 
+def test_settings_may_come_from_a_file_and_flags_go_before_them(place: Path, tmp_path: Path) -> None:
+    settings, again = tmp_path / "Einstellungen ü.json", tmp_path / "again"
+    config = TrainingConfig.from_dict(
+        {"iterations": 9, "seed": 5, "patch": [16, 16, 16], "size": "small", "batch": 1, "device": "cpu", "threads": 1}
+        | {"precision": "float32", "layers": [], "generalists": [], "method": "supervised"}
+    )
+    settings.write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    command = ["train", str(place / "cohort.json"), "--run", str(again), "--settings", str(settings)]
+    assert main([*command, "--iterations", "2"]) == 0
+    used = RunFolder(again).describe()["config"]
+    assert used == {**config.to_dict(), "iterations": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "cannot be read"), ("[1]", "holds list"), ('{"iteration": 3}', "'iteration'"), (None, "cannot be read")],
+)
+def test_settings_that_are_none_are_told(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, words: str
+) -> None:
+    settings = tmp_path / "settings.json"
+    if text is not None:
+        settings.write_text(text, encoding="utf-8")
+    what, _ = _fails(["train", place / "cohort.json", "--run", tmp_path / "x", "--settings", settings], capsys)
+    assert words in what
+    assert not (tmp_path / "x").exists()
+
+
+def test_devices_are_listed_for_people_and_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "--json", str(tmp_path / "devices.json")]) == 0
+    assert "cpu" in capsys.readouterr().out
+    devices = json.loads((tmp_path / "devices.json").read_text(encoding="utf-8"))["devices"]
+    assert devices[-1]["name"] == "cpu"
+    for device in devices:
+        assert set(device) == {"name", "title", "free", "total"}
+        assert 0 < device["free"] <= device["total"]
+
+
 def _interrupting(monkeypatch: pytest.MonkeyPatch, steps: Sequence[int]) -> None:
     """Press Ctrl-C in the middle of these steps, counted from 1."""
     from SemiSAMPlusLib.training.trainer import Trainer

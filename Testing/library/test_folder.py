@@ -279,3 +279,13 @@ def test_a_reader_that_holds_the_old_file_is_waited_for(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "replace", replace)
     write_text_atomically(tmp_path / "layer.json", "new")
     assert (tmp_path / "layer.json").read_text(encoding="utf-8") == "new"
+
+
+def test_without_psutil_a_job_is_judged_by_its_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In Slicer nothing is installed at first, and runs are looked for all the same.
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    folder = JobFolder(tmp_path)
+    for age, living in ((1.0, True), (3600.0, False)):
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time() - age}
+        folder.job_file.write_text(json.dumps(owner), encoding="utf-8")
+        assert folder.is_running() is living

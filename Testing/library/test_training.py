@@ -96,6 +96,7 @@ def test_a_run_leaves_what_a_user_wants_of_it(cohort: Cohort, tmp_path: Path) ->
     assert heard == run.events()
     assert [event["reason"] for event in _events(run, "finished")] == ["done"]
     assert _events(run, "progress")[-1]["iteration"] == 8
+    assert 0 < _events(run, "progress")[-1]["memory"]["process_gb"] < 100
     assert [event["iteration"] for event in _events(run, "metrics")] == [4, 8]
     assert {event["on"] for event in _events(run, "metrics")} == {"labeled"}
     specialist = Specialist.load(run.path)
@@ -572,8 +573,20 @@ def test_layers_of_chosen_cases_lie_on_their_own_grids(tmp_path: Path) -> None:
         assert source in ("predictive entropy", "generalist variance")
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         assert (about["case"], about["iteration"], about["uncertainty"]) == (case.name, 2, source)
+        inside = uncertainty[labels > 0]
+        assert about["mean_uncertainty"] == pytest.approx((inside if inside.size else uncertainty).mean(), abs=1e-3)
+        assert "dice" not in about
         prompts = read_prompts(folder / "prompts.mrk.json")
         assert len(prompts.points) == len(prompts.labels) == len(prompts.class_names)
+
+
+def test_layers_of_a_labelled_case_say_its_dice(tmp_path: Path) -> None:
+    cohort = tiny_cohort(tmp_path / "cohort")
+    case = cohort.labeled[0]
+    run = train(cohort, tiny_config(iterations=1, layers=(case.name,), validate_every=1), tmp_path / "run")
+    about = json.loads((run.layers(case.name) / "about.json").read_text(encoding="utf-8"))
+    metrics = next(event for event in run.events() if event["event"] == "metrics")
+    assert about["dice"] == metrics["dice"]  # It is the only case that is validated on.
 
 
 def _two_of_each(folder: Path) -> Cohort:
