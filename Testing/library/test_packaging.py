@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from fnmatch import fnmatch
@@ -13,6 +14,7 @@ import pytest
 import SemiSAMPlusLib
 
 ROOT = Path(__file__).resolve().parents[2]
+_FOLDERS = (cmake_list.LIBRARY, cmake_list.MODULE)
 
 
 @pytest.fixture(scope="module")
@@ -20,22 +22,68 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def listed() -> set[str]:
-    text = (ROOT / "SemiSAMPlusLib" / "CMakeLists.txt").read_text(encoding="utf-8")
+def _listed(folder: str) -> set[str]:
+    text = (ROOT / folder / "CMakeLists.txt").read_text(encoding="utf-8")
     blocks = re.findall(r"set\(MODULE_PYTHON_(?:SCRIPTS|RESOURCES)\n(.*?)\n\s*\)", text, re.DOTALL)
     assert len(blocks) == 2
     return {name for block in blocks for name in block.split()}
 
 
-def test_every_file_of_the_library_is_listed_for_slicer(listed: set[str]) -> None:
-    missing = set(cmake_list.packaged_files()) - listed
-    assert not missing, f"not in SemiSAMPlusLib/CMakeLists.txt: {sorted(missing)}; run `make cmake-list`"
+@pytest.mark.parametrize("folder", _FOLDERS)
+def test_every_file_is_listed_for_slicer(folder: str) -> None:
+    missing = set(cmake_list.packaged_files(folder=folder)) - _listed(folder)
+    assert not missing, f"not in {folder}/CMakeLists.txt: {sorted(missing)}; run `make cmake-list`"
 
 
-def test_every_file_listed_for_slicer_exists(listed: set[str]) -> None:
-    gone = {name for name in listed if not (ROOT / "SemiSAMPlusLib" / name).is_file()}
-    assert not gone, f"in SemiSAMPlusLib/CMakeLists.txt but missing: {sorted(gone)}; run `make cmake-list`"
+@pytest.mark.parametrize("folder", _FOLDERS)
+def test_every_file_listed_for_slicer_exists(folder: str) -> None:
+    gone = {name for name in _listed(folder) if not (ROOT / folder / name).is_file()}
+    assert not gone, f"in {folder}/CMakeLists.txt but missing: {sorted(gone)}; run `make cmake-list`"
+
+
+def test_the_module_brings_what_it_asks_for() -> None:
+    listed = _listed(cmake_list.MODULE)
+    assert {"SemiSAMPlus.py", "SemiSAMPlusPanel/__init__.py"} <= listed
+    assert {"Resources/Icons/SemiSAMPlus.png", "Resources/requirements.txt", "Resources/UI/SemiSAMPlus.ui"} <= listed
+
+
+def test_nothing_but_the_module_lies_where_slicer_looks_for_modules() -> None:
+    # Slicer takes every .py file there for a module.
+    assert [path.name for path in (ROOT / cmake_list.MODULE).glob("*.py")] == ["SemiSAMPlus.py"]
+
+
+def test_the_modules_own_test_is_registered() -> None:
+    text = (ROOT / cmake_list.MODULE / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert "slicer_add_python_unittest(SCRIPT SemiSAMPlus.py)" in text
+    assert "WITH_GENERIC_TESTS" in text
+    assert "add_subdirectory(SemiSAMPlus)" in (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+
+
+def test_the_extensions_index_is_told_what_cmake_says() -> None:
+    described = json.loads((ROOT / "SemiSAMPlus.json").read_text(encoding="utf-8"))
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    said = dict(re.findall(r'set\(EXTENSION_(\w+) "(.*)"\)', text))
+    assert described["category"] == said["CATEGORY"]
+    assert described["build_dependencies"] == said["DEPENDS"].split()
+    assert described["scm_url"] == said["HOMEPAGE"] + ".git"
+    assert set(described) == {
+        "$schema",
+        "category",
+        "scm_url",
+        "scm_revision",
+        "scm_type",
+        "build_dependencies",
+        "build_subdirectory",
+        "tier",
+    }
+
+
+def test_the_module_installs_what_the_library_needs(project: dict) -> None:
+    lines = (ROOT / "SemiSAMPlus" / "Resources" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    asked = {line for line in lines if line and not line.startswith("#")}
+    slicers_own = {"numpy", "SimpleITK"}
+    needed = {line for line in project["project"]["dependencies"] if re.match(r"[\w.-]+", line)[0] not in slicers_own}
+    assert asked == needed
 
 
 def test_the_list_puts_scripts_and_resources_apart() -> None:
