@@ -9,7 +9,7 @@ PYTHON := $(BIN)/python
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench cmake-list clean
+.PHONY: help setup demo test test-fast lint format bench screenshots cmake-list clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ format: $(READY) ## Format the code and mend what can be mended by itself
 
 bench: $(READY) ## Measure what the benchmarks in Testing/benchmarks measure
 	@set -e; for file in Testing/benchmarks/bench_*.py; do echo "== $$file"; $(PYTHON) "$$file"; done
+
+screenshots: $(READY) ## Make the pictures of docs/images from the panel and the views of the test host
+	$(PYTHON) Testing/screenshots.py
 
 cmake-list: $(READY) ## Write the list of files that the Slicer extension packages
 	$(PYTHON) Testing/cmake_list.py

@@ -82,11 +82,11 @@ class CollapsibleButton(_Collapsing):
             self.contentsCollapsed.emit(collapsed)
 
     def sizeHint(self) -> QtCore.QSize:
-        return self.minimumSizeHint().expandedTo(self._layout_size("sizeHint"))
+        return self.minimumSizeHint().expandedTo(self._layout_size("totalSizeHint"))
 
     def minimumSizeHint(self) -> QtCore.QSize:
         return QtCore.QSize(self.fontMetrics().horizontalAdvance(self.text) + 40, self._HEAD).expandedTo(
-            self._layout_size("minimumSize")
+            self._layout_size("totalMinimumSize")
         )
 
     def _layout_size(self, which: str) -> QtCore.QSize:
