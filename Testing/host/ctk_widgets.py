@@ -25,6 +25,18 @@ class _Collapsing:
         self._hidden_by_collapse: list[QtWidgets.QWidget] = []
         self._is_hiding = False
 
+    def _is_collapsed(self: Any) -> bool:
+        return bool(self.__dict__.get("_value_of_collapsed"))
+
+    def _collapse(self: Any, collapsed: bool) -> bool:
+        """Collapse or open, and return whether that changed anything."""
+        changed = self.__dict__.get("_shown_collapsed", False) != collapsed
+        self.__dict__["_value_of_collapsed"] = self.__dict__["_shown_collapsed"] = collapsed
+        if changed:
+            self._apply_collapse(collapsed)
+            self.setChecked(not collapsed)
+        return changed
+
     def _apply_collapse(self: Any, collapsed: bool) -> None:
         self._is_hiding = True
         if collapsed:
@@ -70,15 +82,8 @@ class CollapsibleButton(_Collapsing):
         self.setContentsMargins(2, self._HEAD, 2, 2)
         QtWidgets.QAbstractButton.toggled.__get__(self).connect(lambda on: self._on_collapsed(not on))
 
-    def _is_collapsed(self) -> bool:
-        return bool(self.__dict__.get("_value_of_collapsed"))
-
     def _on_collapsed(self, collapsed: bool) -> None:
-        changed = self.__dict__.get("_shown_collapsed", False) != collapsed
-        self.__dict__["_value_of_collapsed"] = self.__dict__["_shown_collapsed"] = collapsed
-        if changed:
-            self._apply_collapse(collapsed)
-            self.setChecked(not collapsed)
+        if self._collapse(collapsed):
             self.contentsCollapsed.emit(collapsed)
 
     def sizeHint(self) -> QtCore.QSize:
@@ -133,15 +138,8 @@ class CollapsibleGroupBox(_Collapsing):
         self.setChecked(True)
         QtWidgets.QGroupBox.toggled.__get__(self).connect(lambda on: self._on_collapsed(not on))
 
-    def _is_collapsed(self) -> bool:
-        return bool(self.__dict__.get("_value_of_collapsed"))
-
     def _on_collapsed(self, collapsed: bool) -> None:
-        changed = self.__dict__.get("_shown_collapsed", False) != collapsed
-        self.__dict__["_value_of_collapsed"] = self.__dict__["_shown_collapsed"] = collapsed
-        if changed:
-            self._apply_collapse(collapsed)
-            self.setChecked(not collapsed)
+        self._collapse(collapsed)
 
 
 class _Number:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+
+from .offscreen import Drawn
 
 
-class PlotView:
+class PlotView(Drawn):
     """A picture of a chart node: its titles, axes, series, colours and legend.
 
     Args:
@@ -23,33 +22,10 @@ class PlotView:
         self.chart = chart
         self._view = vtk.vtkContextView()
         self._view.GetRenderer().SetBackground(1.0, 1.0, 1.0)
-        self._view.GetRenderWindow().SetOffScreenRendering(1)
-        self._view.GetRenderWindow().SetMultiSamples(0)
-        self._view.GetRenderWindow().SetSize(*size)
-
-    def pixels(self) -> np.ndarray:
-        """Return the drawn chart, (height, width, 3) bytes, the upper left pixel first."""
-        image = self._image()
-        width, height, _ = image.GetDimensions()
-        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
-
-    def png(self, path: str | Path) -> Path:
-        """Draw the chart into a PNG file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer = vtk.vtkPNGWriter()
-        writer.SetFileName(str(path))
-        writer.SetInputData(self._image())
-        writer.Write()
-        return path
-
-    def _image(self) -> Any:
-        self._draw()
-        grab = vtk.vtkWindowToImageFilter()
-        grab.SetInput(self._view.GetRenderWindow())
-        grab.ReadFrontBufferOff()
-        grab.Update()
-        return grab.GetOutput()
+        self.window = self._view.GetRenderWindow()
+        self.window.SetOffScreenRendering(1)
+        self.window.SetMultiSamples(0)
+        self.window.SetSize(*size)
 
     def _draw(self) -> None:
         drawn = vtk.vtkChartXY()
@@ -64,7 +40,7 @@ class PlotView:
             self._add(drawn, self.chart.GetNthPlotSeriesNode(index))
         self._view.GetScene().ClearItems()
         self._view.GetScene().AddItem(drawn)
-        self._view.GetRenderWindow().Render()
+        self.window.Render()
 
     def _add(self, drawn: Any, series: Any) -> None:
         table = series.GetTableNode()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+
+from .offscreen import Drawn
 
 SLICE_MANAGERS = (
     "vtkMRMLVolumeGlyphSliceDisplayableManager",
@@ -36,7 +35,7 @@ THREED_MANAGERS = (
 )
 
 
-class _View:
+class _View(Drawn):
     """An offscreen render window filled by displayable managers."""
 
     def __init__(
@@ -64,30 +63,6 @@ class _View:
 
     def _add_first_prop(self) -> None:
         """Add what must be drawn below everything else."""
-
-    def _image(self) -> Any:
-        self.window.Render()
-        grab = vtk.vtkWindowToImageFilter()
-        grab.SetInput(self.window)
-        grab.ReadFrontBufferOff()
-        grab.Update()
-        return grab.GetOutput()
-
-    def pixels(self) -> np.ndarray:
-        """Return the drawn view, (height, width, 3) bytes, the upper left pixel first."""
-        image = self._image()
-        width, height, _ = image.GetDimensions()
-        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
-
-    def png(self, path: str | Path) -> Path:
-        """Draw the view into a PNG file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer = vtk.vtkPNGWriter()
-        writer.SetFileName(str(path))
-        writer.SetInputData(self._image())
-        writer.Write()
-        return path
 
     def close(self) -> None:
         """Let go of the displayable managers and the window."""
