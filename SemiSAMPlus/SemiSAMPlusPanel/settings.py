@@ -28,7 +28,11 @@ def qualities() -> list[tuple[Quality, str, str]]:
     return [
         (Quality.QUICK, _("Quick: about 5 minutes"), _("A first look, to see whether labels and volumes are right.")),
         (Quality.STANDARD, _("Standard: about 30 minutes"), _("Enough for most structures.")),
-        (Quality.THOROUGH, _("Thorough: about 2 hours"), _("For the final specialist, and for structures that are hard to learn.")),
+        (
+            Quality.THOROUGH,
+            _("Thorough: about 2 hours"),
+            _("For the final specialist, and for structures that are hard to learn."),
+        ),
         (Quality.ITERATIONS, _("By iterations"), _("As many iterations as are set under Advanced.")),
     ]
 

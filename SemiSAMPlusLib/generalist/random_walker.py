@@ -49,12 +49,13 @@ class RandomWalker:
 
     Args:
         beta: Penalty of crossing an edge.
+        device: As every generalist is asked to take it; the walker walks on the CPU.
     """
 
     name = "random-walker"
     spacing: float | None = None
 
-    def __init__(self, *, beta: float = _BETA) -> None:
+    def __init__(self, *, beta: float = _BETA, device: str | torch.device = "cpu") -> None:
         self.beta = beta
 
     def embed(self, volume: Volume) -> WalkerGround:
