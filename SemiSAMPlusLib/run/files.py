@@ -21,7 +21,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on leaving without error it takes the place of ``path``.
 
     The temporary name keeps every suffix of ``path``, because writers choose their format by it. The file is
-    flushed to the disk before it is renamed, so after a crash there is either the old file or the new one, whole.
+    flushed to the disk before it is renamed, so after a crash there is either the old file or the new one, whole. It may be
+    read by whom the user's other new files may be read by.
 
     Raises:
         PermissionError: If a reader on Windows holds the old file for longer than ten seconds.
@@ -30,7 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
     try:
+        temporary.touch()
+        # Some writers make a file that only its owner may read; others share runs and caches on a server.
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         _retry(lambda: os.replace(temporary, path))

@@ -267,6 +267,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["volume.nii.gz"]
 
 
+def test_a_file_may_be_read_by_whom_new_files_may_be_read_by(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from torch import zeros
+
+    usual = tmp_path / "usual"
+    usual.touch()
+    with replacing(tmp_path / "weights.safetensors") as temporary:
+        save_file({"a": zeros(1)}, temporary)
+    assert (tmp_path / "weights.safetensors").stat().st_mode == usual.stat().st_mode
+
+
 def test_a_reader_that_holds_the_old_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows a file that someone reads cannot be replaced."""
     really, refused = os.replace, iter([True, True])
