@@ -167,6 +167,27 @@ def read_image(path: Path) -> sitk.Image:
     return image
 
 
+def read_grid(path: Path) -> Grid:
+    """Return the grid of an image that :func:`read_image` reads; of a file only the header is read.
+
+    Raises:
+        VolumeError: If the file is missing, unreadable, or not one 3D volume.
+    """
+    path = Path(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        if path.is_file():
+            reader.ReadImageInformation()
+    except RuntimeError:
+        return Grid.of(read_image(path))  # Which says what is wrong.
+    # What is no plain volume of one value a voxel is looked at as a whole.
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1 or not path.is_file():
+        return Grid.of(read_image(path))
+    x, y, z = reader.GetSize()
+    return Grid((z, y, x), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
 def _read_dicom(folder: Path) -> sitk.Image:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
@@ -186,7 +207,7 @@ def training_grid(image: sitk.Image, spacing: float) -> Grid:
         image: A 3D image.
         spacing: Voxel size in mm.
     """
-    oriented = sitk.DICOMOrient(image, ORIENTATION)
+    oriented = sitk.DICOMOrient(Grid.of(image).reference(), ORIENTATION)
     extent = np.asarray(oriented.GetSize()) * np.asarray(oriented.GetSpacing())
     size = np.maximum(1, np.round(extent / spacing)).astype(int)
     # Centre the grid on the field of view, so that what rounding adds or takes is shared by both sides.

@@ -1,19 +1,30 @@
-"""What a specialist says of a whole case: sliding windows in the training grid, brought back to the input's own grid."""
+"""What a specialist says of a whole case in the training grid: windows everywhere, more of them where structures are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from math import log, prod
 
 import numpy as np
-import SimpleITK as sitk
 import torch
-from monai.inferers import sliding_window_inference
+from monai.data.utils import compute_importance_map
 from monai.transforms import KeepLargestConnectedComponent
 from monai.utils import convert_to_tensor
 from torch import nn
+from torch.nn import functional
 
-from ..cohort.volume import Grid
+from .windows import Start, plan_windows
+
+#: A structure can be where a window gives all of them together any more than this. To be the likeliest class, a structure
+#: needs 0.5 of all together; at the corners of windows networks give a few per cent to nothing at all.
+_SEEN = 0.1
+#: So many voxels around what no window has covered are looked at too, before it is left at the squeezed look.
+_MARGIN = 4
+#: Windows that go through the network together: so many, but no more voxels than this, so that memory stays small.
+_BATCH, _BATCH_VOXELS = 2, 1_000_000
+#: Bytes that sums over windows may take in float32; larger ones are kept in half precision.
+_FLOAT32_BYTES = 1_000_000_000
 
 
 def arithmetic(device: torch.device, precision: str) -> AbstractContextManager[None]:
@@ -24,76 +35,163 @@ def arithmetic(device: torch.device, precision: str) -> AbstractContextManager[N
 
 @torch.no_grad()
 def predict_probabilities(
-    network: nn.Module,
-    image: torch.Tensor,
-    *,
-    patch: Sequence[int],
-    precision: str = "float32",
-    overlap: float = 0.5,
+    network: nn.Module, image: torch.Tensor, *, patch: Sequence[int], precision: str = "float32"
 ) -> torch.Tensor:
-    """Return class probabilities of a whole case by MONAI's sliding windows.
+    """Return class probabilities of a whole case by windows of the patch's size, blended by Gaussian weights.
+
+    The windows are half of those of a sliding window with an overlap of one half, and fewer where nothing is to be
+    seen; see :class:`~SemiSAMPlusLib.specialist.windows.WindowPlan`. Every voxel is looked at at least once, in the
+    training grid or, in a case hardly larger than the patch, squeezed by a quarter at most. A window is left out only
+    if no window that was looked at gave the structures together more than 10 % anywhere in it (where a structure is the
+    likeliest class, they have 50 % or more); what further windows see can make further ones necessary.
 
     Args:
         network: A specialist; it is put into evaluation mode and left so.
         image: (channels, z, y, x) normalised, in the training grid.
         patch: Window size (z, y, x).
         precision: Of the network's arithmetic.
-        overlap: Share of a window that the next one covers again.
 
     Returns:
-        (classes, z, y, x) float32 on the device of ``image``.
+        (classes, z, y, x) on the device of ``image``: float32, or float16 where that would take more than a gigabyte.
     """
     network.eval()
-    # Beyond the field of view there is the scan's least value, as in training; windows pad with zeros.
-    floor = image.amin()
-    shape = [max(n, p) for n, p in zip(image.shape[1:], patch, strict=True)]
-    before = [(wide - n) // 2 for wide, n in zip(shape, image.shape[1:], strict=True)]
-    padded = torch.full((1, image.shape[0], *shape), float(floor), device=image.device)
-    inside = (..., *(slice(b, b + n) for b, n in zip(before, image.shape[1:], strict=True)))
-    padded[inside] = image
+    padded, inside = _padded(image, patch)
     with arithmetic(image.device, precision):
-        logits = sliding_window_inference(
-            padded, tuple(patch), 1, lambda window: network(window).float(), overlap=overlap, mode="gaussian"
-        )
-    return torch.as_tensor(logits)[inside][0].softmax(dim=0)
+        if padded.shape[1:] == tuple(patch):
+            return network(padded[None]).float()[0].softmax(dim=0)[inside]
+        looks = _Looks(network, padded, tuple(patch))
+        looks.look_everywhere()
+        looks.look_closer()
+    return looks.probabilities()[inside]
+
+
+def _padded(image: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, ...]]:
+    """Return the image no smaller than the patch, and where the image lies in it."""
+    before = [max(0, p - n) // 2 for n, p in zip(image.shape[1:], patch, strict=True)]
+    inside = (slice(None), *(slice(b, b + n) for b, n in zip(before, image.shape[1:], strict=True)))
+    shape = [max(n, p) for n, p in zip(image.shape[1:], patch, strict=True)]
+    if list(image.shape[1:]) == shape:
+        return image, inside
+    # Beyond the field of view there is the scan's least value, as in training.
+    padded = torch.full((image.shape[0], *shape), float(image.amin()), dtype=image.dtype, device=image.device)
+    padded[inside] = image
+    return padded, inside
+
+
+class _Looks:
+    """What windows have said so far of a case, and where they saw a structure.
+
+    Blending logits, a voxel at which no window gives the structures together more than some share gets no more from
+    all of them: the logarithm of a sum of exponentials is convex.
+    """
+
+    def __init__(self, network: nn.Module, image: torch.Tensor, window: tuple[int, ...]) -> None:
+        self._network, self._image, self._window = network, image, window
+        self._plan = plan_windows(image.shape[1:], window)
+        self._weight = compute_importance_map(window, mode="gaussian", sigma_scale=0.125, device=image.device)
+        self._seen = torch.zeros(image.shape[1:], dtype=torch.bool, device=image.device)
+        self._sum: torch.Tensor | None = None
+        self._weights = torch.empty(0)
+        self._squeezed: torch.Tensor | None = None
+
+    def look_everywhere(self) -> None:
+        """Show the network the windows that are looked at always."""
+        if self._plan.squeezed:
+            squeezed = functional.interpolate(self._image[None], self._window, mode="trilinear")
+            logits = functional.interpolate(
+                self._network(squeezed).float(), tuple(self._image.shape[1:]), mode="trilinear"
+            )[0]
+            self._squeezed = logits
+            self._seen |= _shows_structures(logits[None])[0]
+        self._look(self._plan.first)
+
+    def look_closer(self) -> None:
+        """Show it the others where a structure can be, until nothing new comes to light."""
+        left = list(self._plan.second)
+        while chosen := [start for start in left if self._is_needed(start)]:
+            self._look(chosen)
+            left = [start for start in left if start not in chosen]
+
+    def _is_needed(self, start: Start) -> bool:
+        place = self._place(start)
+        if not self._plan.squeezed:
+            return bool(self._seen[place].any())
+        # The corners that no other window covers; what windows see elsewhere they have seen well.
+        assert self._sum is not None
+        bare = torch.nonzero(self._weights[place] == 0)
+        if not len(bare):
+            return False
+        ends = [(s + int(a), s + int(b) + 1) for s, a, b in zip(start, bare.amin(0), bare.amax(0), strict=True)]
+        around = tuple(slice(max(0, a - _MARGIN), b + _MARGIN) for a, b in ends)
+        if self._seen[around].any():
+            return True
+        # Nothing has been added up where no window was, and equal sums of all classes would pass for structures.
+        blended = self._sum[(slice(None), *around)].float() / self._weights[around].float().clamp(min=1e-6)
+        return bool((_shows_structures(blended[None])[0] & (self._weights[around] > 0)).any())
+
+    def _place(self, start: Start) -> tuple[slice, ...]:
+        return tuple(slice(s, s + n) for s, n in zip(start, self._window, strict=True))
+
+    def _look(self, starts: Sequence[Start]) -> None:
+        size = max(1, min(_BATCH, _BATCH_VOXELS // prod(self._window)))
+        for first in range(0, len(starts), size):
+            places = [self._place(start) for start in starts[first : first + size]]
+            logits = self._network(torch.stack([self._image[(slice(None), *place)] for place in places])).float()
+            total, weights = self._sums(logits.shape[1])
+            for place, said in zip(places, logits, strict=True):
+                total[(slice(None), *place)] += (said * self._weight).to(total.dtype)
+                weights[place] += self._weight.to(weights.dtype)
+                if not self._plan.squeezed:
+                    self._seen[place] |= _shows_structures(said[None])[0]
+
+    def _sums(self, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._sum is None:
+            shape, device = self._image.shape[1:], self._image.device
+            dtype = torch.float32 if 4 * (classes + 1) * prod(shape) <= _FLOAT32_BYTES else torch.float16
+            self._sum = torch.zeros((classes, *shape), dtype=dtype, device=device)
+            self._weights = torch.zeros(shape, dtype=dtype, device=device)
+        return self._sum, self._weights
+
+    def probabilities(self) -> torch.Tensor:
+        """Return class probabilities (classes, z, y, x), in the place of the sums."""
+        assert self._sum is not None
+        for row in _rows(self._sum.shape[1]):
+            weights = self._weights[row].float()
+            logits = self._sum[:, row].float() / weights.clamp(min=1e-6)
+            if self._squeezed is not None:
+                logits = torch.where(weights > 0, logits, self._squeezed[:, row])
+            self._sum[:, row] = logits.softmax(dim=0).to(self._sum.dtype)
+        return self._sum
+
+
+def _rows(count: int, size: int = 16) -> Iterator[slice]:
+    """Cut the first axis, so that temporaries stay small."""
+    return (slice(first, first + size) for first in range(0, count, size))
+
+
+def _shows_structures(logits: torch.Tensor) -> torch.Tensor:
+    """Return where (batch, z, y, x) all structures together have more than ``_SEEN``, of logits (batch, classes, ...)."""
+    structures = logits[:, 1] if logits.shape[1] == 2 else logits[:, 1:].logsumexp(dim=1)
+    return structures - logits[:, 0] > log(_SEEN / (1 - _SEEN))
 
 
 def to_classes(probabilities: torch.Tensor, one_piece: Sequence[bool]) -> torch.Tensor:
     """Return class indices (z, y, x) uint8; islands of structures that are one piece go to background."""
-    classes = probabilities.max(dim=0, keepdim=True).indices  # argmax is ten times slower on a CPU.
+    classes = probabilities.max(dim=0).indices.to(torch.uint8)  # argmax is ten times slower on a CPU.
+    return keep_largest_pieces(classes, one_piece)
+
+
+def keep_largest_pieces(classes: torch.Tensor, one_piece: Sequence[bool]) -> torch.Tensor:
+    """Return class indices (z, y, x) uint8 without the islands of structures that are one piece."""
     pieces = [index for index, whole in enumerate(one_piece, start=1) if whole]
-    if pieces:
-        keep = KeepLargestConnectedComponent(applied_labels=pieces, is_onehot=False, connectivity=3)
-        classes = convert_to_tensor(keep(classes))
-    return classes[0].to(torch.uint8)
-
-
-def to_native(probabilities: np.ndarray, grid: Grid, native: Grid) -> np.ndarray:
-    """Resample class probabilities onto an input's own grid.
-
-    Args:
-        probabilities: (classes, z, y, x) on ``grid``.
-        grid: The training grid.
-        native: The input's own grid.
-
-    Returns:
-        (classes, z', y', x') float32; beyond ``grid``, by at most half of its voxels, what lies nearest.
-    """
-    # Clamped at the border: the training grid covers the field of view but for half a voxel of rounding.
-    resampled = [
-        sitk.GetArrayFromImage(_resample_clamped(grid.image(channel.astype(np.float32)), native))
-        for channel in probabilities
-    ]
-    return np.stack(resampled)
-
-
-def _resample_clamped(image: sitk.Image, grid: Grid) -> sitk.Image:
-    resampler = sitk.ResampleImageFilter()
-    resampler.SetReferenceImage(grid.reference())
-    resampler.SetInterpolator(sitk.sitkLinear)
-    resampler.SetOutputPixelType(sitk.sitkFloat32)
-    resampler.UseNearestNeighborExtrapolatorOn()
-    return resampler.Execute(image)
+    if not pieces or not classes.any():
+        return classes
+    keep = KeepLargestConnectedComponent(applied_labels=pieces, is_onehot=False, connectivity=3)
+    ends = [torch.nonzero(classes.amax(dim=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    box = tuple(slice(int(places[0]), int(places[-1]) + 1) for places in ends)
+    kept = classes.clone()
+    kept[box] = convert_to_tensor(keep(kept[box][None]))[0].to(torch.uint8)
+    return kept
 
 
 def predictive_entropy(probabilities: np.ndarray) -> np.ndarray:

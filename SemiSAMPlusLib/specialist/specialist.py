@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from torch import nn
 from ..cohort.cohort import Case, Class
 from ..cohort.patches import prepare
 from ..cohort.plan import Plan
-from ..cohort.volume import Grid, read_image
+from ..cohort.volume import Grid, read_grid
 from ..errors import VolumeError, WeightsError
 from ..run.files import replacing, write_text_atomically
 from .device import usable_precision
-from .inference import predict_probabilities, predictive_entropy, to_classes, to_native
+from .inference import predict_probabilities
+from .native import native_classes, native_entropy
 from .networks import build_specialist
 
 FORMAT = "semisamplus-specialist-1"
@@ -34,13 +36,20 @@ class Prediction:
 
     Attributes:
         labels: (z, y, x) uint8 class indices.
-        entropy: (z, y, x) float32, predictive entropy as a share of the greatest possible.
         grid: Where the voxels lie.
+        probabilities: (classes with background, z', y', x') in the training grid.
+        training_grid: Where those lie.
     """
 
     labels: np.ndarray
-    entropy: np.ndarray
     grid: Grid
+    probabilities: np.ndarray
+    training_grid: Grid
+
+    @cached_property
+    def entropy(self) -> np.ndarray:
+        """(z, y, x) float32, predictive entropy as a share of the greatest possible; made when it is first asked for."""
+        return native_entropy(self.probabilities, self.training_grid, self.grid)
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,10 @@ class Specialist:
             msg = f"{name}: has {len(images)} image(s), expected {len(self.channels)} ({', '.join(self.channels)})."
             raise VolumeError(msg, "Give one image for each channel that the specialist was trained on.")
         prepared = prepare(Case(name, tuple(images)), self.plan, None, self.device)
-        native = Grid.of(read_image(images[0]))
-        probabilities = to_native(self.probabilities(prepared.image).cpu().numpy(), prepared.grid, native)
-        labels = to_classes(torch.from_numpy(probabilities), self.plan.one_piece).numpy()
-        return Prediction(labels, predictive_entropy(probabilities), native)
+        native = read_grid(images[0])
+        probabilities = self.probabilities(prepared.image).cpu().numpy()
+        labels = native_classes(probabilities, prepared.grid, native, self.plan.one_piece)
+        return Prediction(labels, native, probabilities, prepared.grid)
 
     def save(self, folder: Path) -> None:
         """Write weights.safetensors and model.json, the weights first."""

@@ -12,12 +12,13 @@ import torch
 
 from ..cohort.outputs import write_prompts, write_segmentation, write_uncertainty
 from ..cohort.patches import PreparedCase
-from ..cohort.volume import Grid, read_image
+from ..cohort.volume import Grid, read_grid
 from ..collaboration.collaboration import Answer, Collaboration
 from ..generalist.generalist import PromptSet
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
-from ..specialist.inference import predictive_entropy, to_classes, to_native
+from ..specialist.inference import to_classes
+from ..specialist.native import native_classes, native_entropy, to_native
 from ..specialist.specialist import Specialist
 from .validation import dice_of
 
@@ -35,12 +36,12 @@ def write_layers(
         iteration: Which step; goes into about.json with what else a viewer should say of the layers: what uncertainty
             measures, its mean in the predicted structures, and Dice where the case has a label.
     """
-    native = Grid.of(read_image(case.case.images[0]))
+    native = read_grid(case.case.images[0])
     probabilities = specialist.probabilities(case.image)
-    on_native = to_native(probabilities.cpu().numpy(), case.grid, native)
-    labels = to_classes(torch.from_numpy(on_native), specialist.plan.one_piece).numpy()
+    on_training_grid = probabilities.cpu().numpy()
+    labels = native_classes(on_training_grid, case.grid, native, specialist.plan.one_piece)
     write_segmentation(folder / "prediction.seg.nrrd", labels, native, specialist.classes)
-    uncertainty, source = predictive_entropy(on_native), "predictive entropy"
+    uncertainty, source = None, "predictive entropy"
     if collaboration is not None:
         prompts, answers = collaboration.answer_case(case, probabilities, specialist)
         _write_prompts(folder / "prompts.mrk.json", prompts, case.grid, specialist)
@@ -56,6 +57,8 @@ def write_layers(
         if variance is not None:
             uncertainty = to_native(variance, case.grid, native).max(axis=0)
             source = "generalist variance"
+    if uncertainty is None:
+        uncertainty = native_entropy(on_training_grid, case.grid, native)
     write_uncertainty(folder / "uncertainty.nii.gz", uncertainty, native, source)
     about: dict[str, Any] = {"case": case.case.name, "iteration": iteration, "uncertainty": source}
     inside = uncertainty[labels > 0]
