@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,9 @@ _GZIP = b"\x1f\x8b"
 
 _CHUNK = 1 << 20
 
+#: Cases that are looked at together, at most.
+_THREADS = 4
+
 
 def require_sound(cohort: Cohort, *, tolerance: float = GRID_TOLERANCE) -> None:
     """Raise one error that tells every fault of ``cohort``; see :func:`check_cohort`.
@@ -50,7 +55,7 @@ def require_sound(cohort: Cohort, *, tolerance: float = GRID_TOLERANCE) -> None:
 def check_cohort(cohort: Cohort, *, tolerance: float = GRID_TOLERANCE) -> list[SemiSAMPlusError]:
     """Find every fault that would stop or spoil a training.
 
-    What training opens is opened here, one volume at a time and each once: images of labelled, unlabelled and
+    What training opens is opened here, each volume once and a few at a time: images of labelled, unlabelled and
     validation cases, labels of labelled and validation cases. Labels of unlabelled cases are not touched at all, and
     test cases are never opened: only that their files exist, and are not a training case's, is looked at. Two images
     are the same where their voxels are, however they were packed.
@@ -68,20 +73,25 @@ def check_cohort(cohort: Cohort, *, tolerance: float = GRID_TOLERANCE) -> list[S
     known: dict[str, tuple[str, Path]] = {}
     shown: set[int] = set()
     unread = False
-    with _quiet():
-        for case in cohort.cases:
-            if case.role is Role.TEST:
-                faults += [_missing(path) for path in _files(case) if not path.exists()]
-                continue
-            found = _check_images(case, cohort, known, tolerance)
-            faults += found.faults
-            if case.role is Role.UNLABELED:
-                continue
-            values, label_faults = _check_label(case, cohort, found.grid, tolerance)
-            faults += label_faults
-            if case.role is Role.LABELED:
-                shown |= values or set()
-                unread |= values is None
+    opened = [case for case in cohort.cases if case.role is not Role.TEST]
+    # SimpleITK, numpy and hashlib let other threads work meanwhile. A few volumes at a time fit into the memory.
+    with _quiet(), ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        checked = dict(
+            zip(map(id, opened), pool.map(lambda case: _check_files(case, cohort, tolerance), opened), strict=True)
+        )
+    for case in cohort.cases:
+        if case.role is Role.TEST:
+            faults += [_missing(path) for path in _files(case) if not path.exists()]
+            continue
+        found = checked[id(case)]
+        for path, own, digest in found.images:
+            faults += own
+            if digest is not None:
+                faults += _same_voxels(path, digest, case, known)
+        faults += found.label_faults
+        if case.role is Role.LABELED:
+            shown |= found.values or set()
+            unread |= found.values is None
     # A class may be shown by a label that could not be read, so its absence is certain only when all were.
     if cohort.labeled and not unread:
         faults += _absent_classes(cohort, shown)
@@ -194,41 +204,61 @@ def _absent_classes(cohort: Cohort, shown: set[int]) -> Iterator[SemiSAMPlusErro
 
 
 @dataclass
-class _Images:
+class _Checked:
+    """What the files of a case say, other cases left aside.
+
+    Attributes:
+        images: Each image, its faults, and the digest of its voxels or None where they could not be read.
+        grid: The grid that the label must have.
+        values: The label's, None where they could not be read.
+        label_faults: The label's.
+    """
+
+    images: list[tuple[Path, list[SemiSAMPlusError], str | None]]
     grid: Grid | None
-    faults: list[SemiSAMPlusError]
+    values: set[int] | None
+    label_faults: list[SemiSAMPlusError]
 
 
-def _check_images(case: Case, cohort: Cohort, known: dict[str, tuple[str, Path]], tolerance: float) -> _Images:
-    """Check the images of a case, and return the grid that its label must have."""
-    result = _Images(None, [])
+def _check_files(case: Case, cohort: Cohort, tolerance: float) -> _Checked:
+    found = _check_images(case, tolerance)
+    if case.role is not Role.UNLABELED:
+        found.values, found.label_faults = _check_label(case, cohort, found.grid, tolerance)
+    return found
+
+
+def _check_images(case: Case, tolerance: float) -> _Checked:
+    """Check the images of a case, and find the grid that its label must have."""
+    result = _Checked([], None, None, [])
     first: Path | None = None
     for path in case.images:
-        faults = file_faults(path)
+        faults: list[SemiSAMPlusError] = [*file_faults(path)]
         if faults:
-            result.faults += faults
+            result.images.append((path, faults, None))
             continue
         try:
             image = read_image(path)
         except VolumeError as error:
-            result.faults.append(_cut_short(path) if path.is_file() else error)
+            result.images.append((path, [_cut_short(path) if path.is_file() else error], None))
             continue
         grid = Grid.of(image)
         if result.grid is None or first is None:
             result.grid, first = grid, path
         else:
-            result.faults += _grid_faults(path, grid, first, result.grid, tolerance, f"the other channel {first}")
-        result.faults += _voxel_faults(path, image)
-        digest = _digest(image)
-        if digest in known:
-            name, other = known[digest]
-            if path.resolve() != other.resolve():
-                what = f"{path}: has the same voxels as {other} of case '{name}', expected different images."
-                result.faults.append(
-                    VolumeError(what, "Take the copy out: one image must not be two cases or two channels.")
-                )
-        known.setdefault(digest, (case.name, path))
+            faults += _grid_faults(path, grid, first, result.grid, tolerance, f"the other channel {first}")
+        faults += _voxel_faults(path, image)
+        result.images.append((path, faults, _digest(image)))
     return result
+
+
+def _same_voxels(path: Path, digest: str, case: Case, known: dict[str, tuple[str, Path]]) -> Iterator[VolumeError]:
+    """Compare an image with those that came before it, and remember it."""
+    if digest in known:
+        name, other = known[digest]
+        if path.resolve() != other.resolve():
+            what = f"{path}: has the same voxels as {other} of case '{name}', expected different images."
+            yield VolumeError(what, "Take the copy out: one image must not be two cases or two channels.")
+    known.setdefault(digest, (case.name, path))
 
 
 def _voxel_faults(path: Path, image: sitk.Image) -> Iterator[VolumeError]:

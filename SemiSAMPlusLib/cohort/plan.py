@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..run.config import TrainingConfig
 from .cohort import Case, Cohort
 from .intensity import Kind, Normalization, ct_window, guess_kind
-from .volume import read_image, read_label, resample, training_grid, triple
+from .volume import read_grid, read_image, read_label, resample, training_grid, triple
 
 #: Voxels of a median scan and of a patch that keep a step short: (scan, patch) on a CPU, and on a GPU.
 _BUDGET = {"cpu": (320_000, 210_000), "gpu": (1_600_000, 1_000_000)}
@@ -91,9 +91,9 @@ def plan_training(cohort: Cohort, config: TrainingConfig, *, on_gpu: bool, step:
 
 def _header(case: Case) -> tuple[np.ndarray, float]:
     """Return a scan's extent (z, y, x) in mm in the training orientation, and its finest voxel size in mm."""
-    image = read_image(case.images[0])
-    grid = training_grid(image, 1.0)
-    return np.asarray(grid.shape, dtype=float), float(np.median(image.GetSpacing()))
+    native = read_grid(case.images[0])
+    grid = training_grid(native.reference(), 1.0)
+    return np.asarray(grid.shape, dtype=float), float(np.median(native.spacing))
 
 
 def _spacing(extents: np.ndarray, natives: Sequence[float], budget: int) -> float:
