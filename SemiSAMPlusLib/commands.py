@@ -20,6 +20,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .errors import CohortError, ConfigError, RunFolderError, SemiSAMPlusError
+from .run.allocator import keep_freed_memory
 from .run.config import TrainingConfig
 from .run.files import write_text_atomically
 from .run.folder import JobFolder, RunFolder
@@ -189,6 +190,7 @@ def predict(
         uncertainty: Write the predictive entropy too, 0 to 1.
         device: auto, cpu, cuda, cuda:1, mps, ...
     """
+    keep_freed_memory()
     from .evaluation.prediction import predict as predict_them
 
     console = make_console()
@@ -390,6 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(run: Path, work: Callable[[Callable[[dict[str, Any]], None]], RunFolder]) -> int:
     """Train or train on, showing how it goes, until it is done or stopped."""
+    keep_freed_memory()
     console = make_console()
     with Progress(console) as progress, _stopping(RunFolder(run), console):
         folder = work(progress)
