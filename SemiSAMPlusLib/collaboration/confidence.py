@@ -16,7 +16,8 @@ def mean_and_variance(answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     Returns:
         Mean and variance, each (...), both NaN where any of the answers has no opinion. The variance is at most 0.25.
     """
-    return answers.mean(dim=0), answers.var(dim=0, unbiased=False)
+    mean = answers.mean(dim=0)
+    return mean, (answers - mean).square().mean(dim=0)  # torch's var over a first axis is ten times slower on a CPU.
 
 
 def voxel_confidence(variance: torch.Tensor, temperature: float) -> torch.Tensor:

