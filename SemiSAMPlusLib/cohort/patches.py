@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,6 +16,9 @@ from .augmentation import IntensityAugmentation, SpatialAugmentation, look_up
 from .cohort import Case, Class
 from .plan import Plan
 from .volume import Grid, read_label, read_volume, resample, triple
+
+#: Applies a function to numbers, in order.
+Map = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class PreparedCase:
 
 
 class CaseCache:
-    """Prepares cases and keeps those used last within a bound of memory.
+    """Prepares cases and keeps those used last within a bound of memory; several threads may ask it.
 
     Args:
         plan: Spacing and normalisation.
@@ -51,6 +56,7 @@ class CaseCache:
     def __init__(self, plan: Plan, classes: Sequence[Class], limit_bytes: int, device: torch.device) -> None:
         self._plan, self._classes, self._limit, self._device = plan, tuple(classes), limit_bytes, device
         self._kept: OrderedDict[tuple[str, bool], PreparedCase] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, case: Case, *, with_label: bool) -> PreparedCase:
         """Return the case, prepared now or before.
@@ -60,14 +66,15 @@ class CaseCache:
             with_label: Whether to open its label file; never so for unlabelled cases.
         """
         key = (case.name, with_label)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        prepared = prepare(case, self._plan, self._classes if with_label else None, self._device)
-        self._kept[key] = prepared
-        while len(self._kept) > 1 and sum(p.nbytes for p in self._kept.values()) > self._limit:
-            self._kept.popitem(last=False)
-        return prepared
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            prepared = prepare(case, self._plan, self._classes if with_label else None, self._device)
+            self._kept[key] = prepared
+            while len(self._kept) > 1 and sum(p.nbytes for p in self._kept.values()) > self._limit:
+                self._kept.popitem(last=False)
+            return prepared
 
 
 def prepare(case: Case, plan: Plan, classes: Sequence[Class] | None, device: torch.device | str) -> PreparedCase:
@@ -137,14 +144,28 @@ class PatchStream:
         self._cases, self._cache, self._seed, self._with_label = tuple(cases), cache, seed, with_label
         self._spatial, self._intensity = spatial, intensity
 
-    def draw(self, iteration: int, count: int) -> list[Patch]:
-        """Return the ``count`` patches of an iteration; every case comes once before any comes again."""
-        return [self._draw(iteration * count + number) for number in range(count)]
+    def draw(self, iteration: int, count: int, *, map: Map = map) -> list[Patch]:
+        """Return the ``count`` patches of an iteration; every case comes once before any comes again.
 
-    def _draw(self, number: int) -> Patch:
+        Args:
+            iteration: Which step.
+            count: How many.
+            map: What applies the drawing to each patch, maybe side by side; as Python's own ``map``.
+        """
+        return list(map(self._draw, range(iteration * count, (iteration + 1) * count)))
+
+    def coming(self, iteration: int, count: int) -> list[Case]:
+        """Return every case once, in the order in which ``count`` patches an iteration draw them from ``iteration`` on."""
+        numbers = range(iteration * count, iteration * count + 2 * len(self._cases))
+        return list({case.name: case for case in map(self._case, numbers)}.values())
+
+    def _case(self, number: int) -> Case:
         turn, place = divmod(number, len(self._cases))
         order = np.random.default_rng((self._seed, 1, turn)).permutation(len(self._cases))
-        source = self._cache.get(self._cases[order[place]], with_label=self._with_label)
+        return self._cases[order[place]]
+
+    def _draw(self, number: int) -> Patch:
+        source = self._cache.get(self._case(number), with_label=self._with_label)
         random = np.random.default_rng((self._seed, 2, number))
         centre = self._centre(source, random)
         coordinates = self._spatial.coordinates(centre, random).to(source.image.device)

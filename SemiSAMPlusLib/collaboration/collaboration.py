@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import exp
@@ -18,7 +20,7 @@ from ..cohort.cohort import Case, Cohort
 from ..cohort.patches import CaseCache, Patch, PreparedCase
 from ..cohort.volume import Grid, Volume, read_volume, resample, training_grid
 from ..generalist.embeddings import EmbeddingStore, content_key
-from ..generalist.generalist import Generalist, PromptSet
+from ..generalist.generalist import Generalist, PromptSet, SelfJudging
 from ..specialist.inference import to_classes
 from ..specialist.specialist import Specialist
 from .confidence import mean_and_variance, voxel_confidence
@@ -93,6 +95,11 @@ class Collaboration:
             for name, generalist in self.generalists.items()
         }
         self._case_keys: dict[str, str] = {}
+        # The patches of a step may ask at the same time; who has not said that this is well is asked by one at a time.
+        self._turns: dict[str, AbstractContextManager[Any]] = {
+            name: nullcontext() if getattr(generalist, "concurrent", False) else threading.RLock()
+            for name, generalist in self.generalists.items()
+        }
 
     # -- teaching ---------------------------------------------------------------------------------------------------
 
@@ -220,10 +227,14 @@ class Collaboration:
         self, name: str, case: PreparedCase, prompts: Sequence[list[PromptSet]], region: Grid, device: torch.device
     ) -> Answer | None:
         spacing = self.generalists[name].spacing
-        if case.case.name not in self._case_keys:
-            self._case_keys[case.case.name] = content_key(case.case.images)
-        embedding = self._stores[name].get(self._case_keys[case.case.name], lambda: _case_volume(case, spacing))
-        return self._ask(name, embedding, prompts, region, device)
+        with self._turns[name]:
+            embedding = self._stores[name].get(self._case_key(case.case), lambda: _case_volume(case, spacing))
+            return self._ask(name, embedding, prompts, region, device)
+
+    def _case_key(self, case: Case) -> str:
+        if case.name not in self._case_keys:
+            self._case_keys[case.name] = content_key(case.images)
+        return self._case_keys[case.name]
 
     def _ask(
         self, name: str, embedding: Any, prompts: Sequence[list[PromptSet]], region: Grid, device: torch.device
@@ -233,15 +244,41 @@ class Collaboration:
         if not asked:
             return None
         flat = [prompt_set for index in asked for prompt_set in prompts[index]]
+        generalist = self.generalists[name]
         with torch.no_grad():
-            answers = self.generalists[name].answer(embedding, flat, region).to(device, torch.float32)
-        answers = answers.unflatten(0, (len(asked), self.settings.prompts.sets))
+            if isinstance(generalist, SelfJudging):
+                answers, quality = generalist.answer_with_quality(embedding, flat, region)
+            else:
+                answers = generalist.answer(embedding, flat, region)
+                quality = torch.ones(len(flat))
+        shape = (len(asked), self.settings.prompts.sets)
+        answers, quality = answers.to(device, torch.float32).unflatten(0, shape), quality.to(device).unflatten(0, shape)
         mean = torch.zeros((len(prompts), *region.shape), device=device)
-        variance = torch.zeros_like(mean)
+        variance, expected = torch.zeros_like(mean), torch.ones(len(prompts), 1, 1, 1, device=device)
         for place, index in enumerate(asked):
             mean[index], variance[index] = mean_and_variance(answers[place])
-        confidence = voxel_confidence(variance, self.settings.temperature).amin(dim=0)
+            expected[index] = quality[place].mean()
+        confidence = (expected * voxel_confidence(variance, self.settings.temperature)).amin(dim=0)
         return Answer(compete(mean).nan_to_num(nan=0.0), variance.nan_to_num(nan=0.0), confidence)
+
+    # -- embedding ahead --------------------------------------------------------------------------------------------
+
+    def embed_ahead(self, cases: Sequence[Case]) -> None:
+        """Begin to embed cases beside the training, in their order, for generalists that read a case's file themselves.
+
+        Who asks for a case meanwhile gets it as soon as it is ready, and the same as if nobody had gone ahead. A case
+        that fails is left to whoever asks for it, and fails there.
+        """
+        for name, generalist in self.generalists.items():
+            spacing = generalist.spacing
+            if spacing is not None and getattr(generalist, "concurrent", False):
+                keys = [(partial(self._case_key, case), partial(_read_volume, case, spacing)) for case in cases]
+                self._stores[name].make_ahead(keys)
+
+    def close(self) -> None:
+        """Stop what embeds beside the training, and keep on disk what was embedded."""
+        for store in (*self._stores.values(), *self._view_stores.values()):
+            store.close()
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -264,7 +301,11 @@ def _case_volume(case: PreparedCase, spacing: float | None) -> Volume:
     """Return a case as a generalist wants it: prepared as for the specialist, or from its file at a spacing of its own."""
     if spacing is None:
         return Volume(case.image.cpu().numpy(), case.grid)
-    return read_volume(Case(case.case.name, case.case.images[:1]), spacing)
+    return _read_volume(case.case, spacing)
+
+
+def _read_volume(case: Case, spacing: float) -> Volume:
+    return read_volume(Case(case.name, case.images[:1]), spacing)
 
 
 def _at_spacing(volume: Volume, spacing: float | None) -> Volume:

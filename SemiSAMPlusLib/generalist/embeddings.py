@@ -6,7 +6,9 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from ..cohort.volume import Volume
 from ..run.files import replacing
+from ..run.threads import compute_with
 from .generalist import Generalist
 
 #: Memory for embeddings, in bytes; the case at hand is kept in any case.
@@ -50,6 +53,9 @@ class EmbeddingStore:
     Of a generalist with ``dump`` and ``load`` they are kept on disk too, and what an embedding gained since (another window
     of a large case) is added when it is next asked for, leaves memory, or the store is closed.
 
+    All are made on one thread of the store's own, so that an embedding is the same, bit for bit, whoever asked for it and
+    with however many threads that one computes.
+
     Args:
         folder: The folder on disk; runs and generalists may share it. None keeps nothing on disk.
         generalist: Who embeds.
@@ -66,6 +72,9 @@ class EmbeddingStore:
         self._memory_bytes = memory_bytes
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._lock = threading.RLock()
+        self._maker = ThreadPoolExecutor(1, "embedding", compute_with, (torch.get_num_threads(),))
+        self._ahead: threading.Thread | None = None
+        self._ends = threading.Event()
 
     def get(self, case_key: str, volume_reader: Callable[[], Volume]) -> Any:
         """Return the embedding of a case: from memory, from disk, or made now.
@@ -80,7 +89,7 @@ class EmbeddingStore:
                 self._keep(case_key)
             else:
                 self._held[case_key] = self._read(case_key, volume_reader) or _Held(
-                    self._generalist.embed(volume_reader()), kept=0
+                    self._maker.submit(lambda: self._generalist.embed(volume_reader())).result(), kept=0
                 )
                 self._keep(case_key)
             embedding = self._held[case_key].embedding
@@ -94,8 +103,33 @@ class EmbeddingStore:
         key = hashlib.sha256(json.dumps([case_key, *self._prepared]).encode()).hexdigest()
         return self._folder / f"{key}.safetensors"
 
+    def make_ahead(self, cases: Iterable[tuple[Callable[[], str], Callable[[], Volume]]]) -> None:
+        """Begin to make embeddings, one after another, on a thread beside those that ask.
+
+        Args:
+            cases: What returns a case's key, and what returns its volume; see :meth:`get`.
+        """
+        if self._ahead is not None:
+            return
+
+        def make() -> None:
+            for key, volume_reader in cases:
+                # A moment in which whoever waits for the lock comes first.
+                if self._ends.wait(0.01):
+                    return
+                with suppress(Exception):  # It fails again where it is asked for, and is told there.
+                    self.get(key(), volume_reader)
+
+        self._ahead = threading.Thread(target=make, name="embedding ahead", daemon=True)
+        self._ahead.start()
+
     def close(self) -> None:
-        """Keep what is not on disk yet, and let go of all memory."""
+        """Stop making embeddings ahead, keep what is not on disk yet, and let go of all memory; it can be used again."""
+        if self._ahead is not None:
+            self._ends.set()
+            self._ahead.join()
+            self._ahead = None
+            self._ends.clear()
         with self._lock:
             for case_key in self._held:
                 self._keep(case_key)

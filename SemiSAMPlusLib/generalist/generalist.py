@@ -37,6 +37,9 @@ class PromptSet:
 class Generalist(Protocol):
     """A frozen promptable model. It never learns, and no gradient reaches it.
 
+    One that sets ``concurrent = True`` says that several threads may ask it at the same time; others are asked by one at a
+    time.
+
     Attributes:
         name: As users choose it.
         spacing: The isotropic voxel size in mm in which it wants volumes, grey values as in the file; or None to be given
@@ -65,4 +68,15 @@ class Generalist(Protocol):
         Returns:
             (K, z, y, x) float32 probabilities on ``region``, NaN where the generalist has no opinion.
         """
+        ...
+
+
+@runtime_checkable
+class SelfJudging(Protocol):
+    """What a generalist offers that says how good its answers are; they are trusted by that too."""
+
+    def answer_with_quality(
+        self, embedding: Any, prompt_sets: Sequence[PromptSet], region: Grid
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Answer as :meth:`Generalist.answer` does, and say what Dice is to be expected of each answer, (K,) in 0..1."""
         ...

@@ -29,6 +29,7 @@ from ..specialist.specialist import Specialist
 from .checkpoint import load_checkpoint, save_checkpoint
 from .layers import write_layers
 from .schedule import polynomial_decay
+from .threads import PatchThreads
 from .validation import mean_dice, validate
 
 #: Seconds between progress events, so that a fast GPU does not flood the file.
@@ -121,6 +122,7 @@ class Trainer:
         self.cache = CaseCache(plan, cohort.classes, int(config.cache_gb * 1e9), device)
         self.labeled = self._stream(cohort.labeled, config.seed * 2 + 1, with_label=True)
         self.unlabeled = self._stream(cohort.unlabeled, config.seed * 2 + 2, with_label=False)
+        self.threads = PatchThreads(config.batch)
         self.iteration = 0
         self.best_dice = -1.0
         self.validations_since_best = 0
@@ -141,9 +143,9 @@ class Trainer:
         """Take one step, and return its losses as scalars on the device."""
         config, iteration = self.settled.config, self.iteration
         torch.manual_seed(config.seed * 1_000_003 + iteration)  # Dropout; makes a step depend on nothing before it.
-        labeled = self.labeled.draw(iteration, config.batch) if self.labeled else []
+        labeled = self._draw(self.labeled)
         learns, asks = self.method.learns_from_unlabeled(iteration), self._asks(iteration)
-        unlabeled = self.unlabeled.draw(iteration, config.batch) if self.unlabeled and (learns or asks) else []
+        unlabeled = self._draw(self.unlabeled) if learns or asks else []
         taught = self._ask(unlabeled) if unlabeled else []
         batch = self._batch(labeled, unlabeled, taught)
         self.method.train()
@@ -163,15 +165,18 @@ class Trainer:
         self.iteration += 1
         return {name: loss.detach() for name, loss in losses.items()}
 
+    def _draw(self, stream: PatchStream | None) -> list[Patch]:
+        return stream.draw(self.iteration, self.settled.config.batch, map=self.threads.map) if stream else []
+
     def _asks(self, iteration: int) -> bool:
         return self.collaboration is not None and self.collaboration.asks(iteration)
 
     def _ask(self, unlabeled: Sequence[Patch]) -> list[TaughtPatch | None]:
         """Ask the generalists about each unlabelled patch that the step learns from."""
-        if self.collaboration is None or not self._asks(self.iteration):
+        collaboration, specialist = self.collaboration, self.specialist()
+        if collaboration is None or not self._asks(self.iteration):
             return [None] * len(unlabeled)
-        specialist = self.specialist()
-        return [self.collaboration.ask(patch, specialist, self.iteration) for patch in unlabeled]
+        return self.threads.map(lambda patch: collaboration.ask(patch, specialist, self.iteration), unlabeled)
 
     def _batch(
         self, labeled: Sequence[Patch], unlabeled: Sequence[Patch], taught: Sequence[TaughtPatch | None]
@@ -179,7 +184,8 @@ class Trainer:
         images = torch.stack([patch.image for patch in labeled])
         beliefs = None
         if unlabeled and self.method.takes_beliefs and self.method.learns_from_unlabeled(self.iteration):
-            beliefs = torch.stack([self._belief(*pair) for pair in zip(unlabeled, taught, strict=True)])
+            pairs = zip(unlabeled, taught, strict=True)
+            beliefs = torch.stack(self.threads.map(lambda pair: self._belief(*pair), pairs))
         return Batch(
             labeled=images,
             labels=torch.stack([patch.label for patch in labeled if patch.label is not None]),
@@ -215,6 +221,18 @@ class Trainer:
         Returns:
             ``done`` or ``stopped``.
         """
+        if self.collaboration is None:
+            return self._run()
+        # Only beside a GPU, or cores that the patches leave free; elsewhere it would take from the step what it saves later.
+        has_room = self.settled.device.type != "cpu" or torch.get_num_threads() > self.settled.config.batch
+        if has_room and self.unlabeled is not None:
+            self.collaboration.embed_ahead(self.unlabeled.coming(self.iteration, self.settled.config.batch))
+        try:
+            return self._run()
+        finally:
+            self.collaboration.close()
+
+    def _run(self) -> str:
         config, total = self.settled.config, self.settled.iterations
         started, first, told = time.monotonic(), self.iteration, 0.0
         losses: list[dict[str, torch.Tensor]] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -383,6 +385,23 @@ def test_where_a_generalist_has_no_opinion_it_weighs_nothing(tmp_path: Path) -> 
     assert alone is None or not alone.weight.any()
 
 
+def test_who_expects_little_of_its_own_answers_weighs_little(tmp_path: Path) -> None:
+    class Doubting(FakeGeneralist):
+        def answer_with_quality(
+            self, embedding: Volume, prompt_sets: Sequence[PromptSet], region: Grid
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.answer(embedding, prompt_sets, region), torch.linspace(0.2, 0.4, len(prompt_sets))
+
+    specialist, patch = specialist_of(Blurry(), plan=plan()), _patch(_case(tmp_path, MASK))
+    sure, doubting = (
+        _collaboration(kind(_truth_of(MASK))).ask(patch, specialist, 0) for kind in (FakeGeneralist, Doubting)
+    )
+    assert sure is not None
+    assert doubting is not None
+    torch.testing.assert_close(doubting.weight, 0.3 * sure.weight)
+    torch.testing.assert_close(doubting.answer, sure.answer)
+
+
 def test_structures_are_asked_for_in_one_call_and_compete(tmp_path: Path) -> None:
     labels = np.where(MASK, 1, 0)
     labels[:, :, 14:][MASK[:, :, 14:]] = 2
@@ -430,6 +449,34 @@ def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
     assert not collaboration.asks(0)
     assert collaboration.ask(_patch(_case(tmp_path, MASK)), specialist_of(Blurry(), plan=plan()), 0) is None
     assert generalist.embedded == generalist.asked == 0
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_who_has_not_said_that_this_is_well_is_asked_by_one_at_a_time(tmp_path: Path, concurrent: bool) -> None:
+    inside, most = 0, 0
+    lock, both = threading.Lock(), threading.Event()
+
+    class Slow(FakeGeneralist):
+        def answer(self, embedding, prompt_sets, region):
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+                if inside == 2:
+                    both.set()
+            both.wait(20 if concurrent else 0.2)
+            with lock:
+                inside -= 1
+            return super().answer(embedding, prompt_sets, region)
+
+    slow = Slow(noise)
+    slow.concurrent = concurrent
+    collaboration, specialist = _collaboration(slow), specialist_of(Blurry(), plan=plan())
+    patch = _patch(_case(tmp_path, MASK))
+    with ThreadPoolExecutor(2) as pool:
+        asked = list(pool.map(lambda _: collaboration.ask(patch, specialist, 0), range(2)))
+    assert all(asked)
+    assert most == (2 if concurrent else 1)
 
 
 def test_generalists_teach_most_at_the_start_and_at_their_iterations() -> None:

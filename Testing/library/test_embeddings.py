@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +150,66 @@ def test_a_generalist_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         store.get("case", Reader())
     assert not list(tmp_path.iterdir())
+
+
+def test_embeddings_made_ahead_are_those_that_are_asked_for(tmp_path: Path) -> None:
+    generalist, readers = Kept(), [Reader(), Reader(), Reader()]
+    store = EmbeddingStore(tmp_path, generalist)
+    store.make_ahead([(lambda key=key: key, reader) for key, reader in zip("abc", readers, strict=True)])
+    store.make_ahead([(lambda: pytest.fail("a second going ahead"), Reader())])
+    second = store.get("b", readers[1])
+    deadline = time.monotonic() + 20
+    while generalist.embedded < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    store.close()
+    assert [reader.reads for reader in readers] == [1, 1, 1]
+    assert store.get("b", readers[1])["0"] == pytest.approx(second["0"].half().float())
+    assert generalist.embedded == 3
+
+
+def test_what_fails_ahead_fails_where_it_is_asked_for_and_the_next_is_made() -> None:
+    store, reader = EmbeddingStore(None, Plain()), Reader()
+
+    def broken() -> Volume:
+        raise OSError("gone")
+
+    store.make_ahead([(lambda: "broken", broken), (lambda: "whole", reader)])
+    with pytest.raises(OSError, match="gone"):
+        store.get("broken", broken)
+    deadline = time.monotonic() + 20
+    while not reader.reads and time.monotonic() < deadline:
+        time.sleep(0.01)
+    store.close()
+    assert reader.reads == 1
+
+
+def test_closing_stops_going_ahead() -> None:
+    generalist = Plain()
+    store = EmbeddingStore(None, generalist)
+    store.make_ahead((lambda number=number: str(number), Reader()) for number in range(100_000))
+    store.close()
+    made = generalist.embedded
+    assert made < 100_000
+    time.sleep(0.1)
+    assert generalist.embedded == made
+
+
+def test_all_are_made_on_one_thread() -> None:
+    threads = set()
+
+    class Noting(Plain):
+        def embed(self, volume: Volume):
+            threads.add((threading.get_ident(), torch.get_num_threads()))
+            return {}
+
+    store = EmbeddingStore(None, Noting())
+    store.get("a", Reader())
+    for key in "bc":
+        other = threading.Thread(target=store.get, args=(key, Reader()))
+        other.start()
+        other.join()
+    assert len(threads) == 1
+    assert next(iter(threads))[1] == torch.get_num_threads()
 
 
 def test_the_content_key_follows_content_and_order_alone(tmp_path: Path) -> None:

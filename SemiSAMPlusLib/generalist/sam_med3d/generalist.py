@@ -77,6 +77,7 @@ class SamMed3D:
     """
 
     spacing: float | None = SPACING
+    concurrent = True
 
     def __init__(
         self,
