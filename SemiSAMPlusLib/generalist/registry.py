@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: other files of an entry lie beside that one as in the repository. One that needs no files is called with ``device`` alone.
 _ADAPTERS = {
     "random-walker": "SemiSAMPlusLib.generalist.random_walker:RandomWalker",
+    "synthetic": "SemiSAMPlusLib.generalist.synthetic.generalist:Synthetic",
     "sam-med3d": "SemiSAMPlusLib.generalist.sam_med3d.generalist:SamMed3D",
     "nninteractive": "SemiSAMPlusLib.generalist.nninteractive:NNInteractive",
 }

@@ -399,7 +399,7 @@ def test_a_job_is_cancelled_by_its_stop_file(hub: HubServer, tmp_path: Path) -> 
     (job / "stop").touch()
     began = time.monotonic()
     out, err = process.communicate(timeout=20)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 12
     assert process.returncode == 130, err
     assert "Cancelled; nothing was kept." in out
     events = read_events(job / "events.jsonl")
@@ -417,7 +417,7 @@ def test_a_dead_line_is_cancelled_too(hub: HubServer, monkeypatch: pytest.Monkey
     threading.Timer(0.5, timer.set).start()
     began = time.monotonic()
     assert download_weights("tiny", is_cancelled=timer.is_set) is None
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     assert leftovers() == []
 
 
