@@ -148,7 +148,7 @@ def _trainer(task: dict[str, Any], method: str, generalist: str) -> Any:
     run.path.mkdir(parents=True, exist_ok=True)
     trainer = make_trainer(settled, run, EventWriter(run.events_file), generalists)
     if (folder / "learned.pt").exists():
-        state = torch.load(folder / "learned.pt", map_location=device)
+        state = torch.load(folder / "learned.pt", map_location=device, weights_only=True)
         trainer.method.student.load_state_dict(state)
         trainer.method.teacher.load_state_dict(state)
     return trainer

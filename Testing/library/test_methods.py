@@ -116,7 +116,7 @@ def test_the_logits_that_are_given_away_are_those_of_the_unlabelled_patches(name
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_batch_gives_the_same_losses(name: str) -> None:
     first, second = (_method(name, make=Pointwise).step_losses(_batch()).losses for _ in range(2))
-    assert {k: float(v) for k, v in first.items()} == {k: float(v) for k, v in second.items()}
+    assert {k: float(v.detach()) for k, v in first.items()} == {k: float(v.detach()) for k, v in second.items()}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -151,7 +151,7 @@ def test_ten_steps_lower_the_supervised_loss(name: str) -> None:
     for _ in range(10):
         optimizer.zero_grad()
         losses = method.step_losses(batch).losses
-        first = first or float(losses["supervised"])
+        first = first or float(losses["supervised"].detach())
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         method.after_step(60)

@@ -246,7 +246,7 @@ def test_what_cannot_be_started_is_refused_in_words(folder: Path) -> None:
 
 
 def test_a_folder_in_which_another_works_is_left_alone(worker: ChildJob, folder: Path) -> None:
-    poll_until(worker, lambda: worker.folder.is_running())
+    poll_until(worker, lambda: worker.folder.is_running() and (folder / "events.jsonl").exists())
     before = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.name != "job.json")
     with pytest.raises(RunFolderError, match="another job is running"):
         start(folder, "print('mine')")
