@@ -424,7 +424,12 @@ def test_a_dead_line_is_cancelled_too(hub: HubServer, monkeypatch: pytest.Monkey
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal to one process alone is POSIX's")
 def test_control_c_cancels(hub: HubServer) -> None:
     hub.behaviour.pause = 0.2
-    process = child("weights", "download", "tiny")
+    # What a shell starts in the background ignores Control-C, and so would the child.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = child("weights", "download", "tiny")
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_until(lambda: hub.sent > 0)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
