@@ -103,6 +103,30 @@ def look_up(
     return grid_sample(volume[None] - floor, normalized.to(volume), mode, "zeros", align_corners=True)[0] + floor
 
 
+def cut(volume: torch.Tensor, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+    """Return the undeformed patch of ``volume`` whose first voxel is at ``start``, beyond the volume its least value.
+
+    It is what :func:`look_up` finds at :func:`straight_coordinates`, without interpolating.
+
+    Args:
+        volume: (channel, z, y, x).
+        start: Array index (z, y, x), which may lie outside.
+        shape: Voxels along (z, y, x).
+
+    Returns:
+        (channel, *shape) float32.
+    """
+    patch = volume.amin().to(torch.float32).expand(len(volume), *shape).clone()
+    ends = [
+        (min(max(0, s), size), min(max(0, s + n), size))
+        for s, n, size in zip(start, shape, volume.shape[1:], strict=True)
+    ]
+    there = tuple(slice(first, last) for first, last in ends)
+    here = tuple(slice(first - s, last - s) for (first, last), s in zip(ends, start, strict=True))
+    patch[(slice(None), *here)] = volume[(slice(None), *there)].to(torch.float32)
+    return patch
+
+
 class IntensityAugmentation:
     """Contrast, gamma, bias field, blur and noise, each now and then, on normalised grey values.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
+from ..cohort.distances import depth_inside, distance_outside
 from ..cohort.volume import Grid, triple
 from ..generalist.generalist import PromptSet
 
@@ -66,9 +66,9 @@ def make_prompts(
     mask = probability >= 0.5
     confident = probability > _CONFIDENT
     spacing = grid.spacing[::-1]
-    depth = distance_transform_edt(mask, sampling=spacing) if not mask.all() else np.ones(mask.shape)
-    distance = distance_transform_edt(~mask, sampling=spacing) if not mask.all() else np.zeros(mask.shape)
+    depth = depth_inside(mask, spacing) if not mask.all() else np.ones(mask.shape)
     greatest = float(depth[confident].max())
+    distance = distance_outside(mask, spacing, _NEAR[1] * greatest)
     inside = np.argwhere(confident & (depth >= _DEEP * greatest))
     near = (distance >= _NEAR[0] * greatest) & (distance <= _NEAR[1] * greatest)
     outside = np.argwhere((probability < 1 - _CONFIDENT) & near)

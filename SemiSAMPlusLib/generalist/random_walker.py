@@ -12,8 +12,10 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.sparse import csr_array
 from skimage.measure import block_reduce
 
-from ..cohort.volume import Grid, Volume, resample, triple
+from ..cohort.distances import depth_inside, distance_outside
+from ..cohort.volume import Grid, Volume, triple
 from .generalist import PromptSet
+from .interpolation import interpolate, run_alike
 
 #: Penalty of crossing an edge, on grey values scaled to unit spread; larger follows edges more closely.
 _BETA = 1200.0
@@ -24,6 +26,8 @@ _VOXELS = 40_000
 _RIM = 0.6
 #: What spreads less than this shows no edges to follow, and the walker's equations would have no solution.
 _LEAST_SPREAD = 1e-4
+#: Logits of a mask are kept within these bounds; beyond the mask's grid they are at the lower one.
+_LOGIT_BOUND = 1e3
 #: Without a mask, voxels farther than this from every positive point are background, in mm.
 _FAR_MM = 30.0
 #: The equations are solved to this relative residual, or as far as so many iterations bring them.
@@ -92,8 +96,7 @@ class RandomWalker:
         walked = self._walk(ground.image, positive, negative)
         if walked is None:
             return np.full(region.shape, np.nan, dtype=np.float32)
-        probability = ground.grid.image(walked)
-        return sitk.GetArrayFromImage(resample(probability, region, outside=float("nan")))
+        return _on_grid(walked, ground.grid, region, outside=float("nan"))
 
     def _walk(self, image: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray | None:
         """Return (z, y, x) float32 probabilities, None where the image shows nothing.
@@ -198,12 +201,21 @@ def _mask_seeds(mask: np.ndarray, mask_grid: Grid, grid: Grid) -> tuple[np.ndarr
 
     Beyond ``mask_grid`` nothing is known, so there are no seeds there but far from the structure.
     """
-    image = mask_grid.image(mask.astype(np.float32))
-    on_grid = sitk.Resample(image, grid.reference(), sitk.Transform(), sitk.sitkLinear, -1e3)
-    structure = sitk.GetArrayViewFromImage(on_grid) > 0  # A view does not keep its image alive; the name does.
+    structure = _on_grid(mask.clip(-_LOGIT_BOUND, _LOGIT_BOUND), mask_grid, grid, outside=-_LOGIT_BOUND) > 0
     if not structure.any() or structure.all():
         return structure & False, structure & False
     spacing = grid.spacing[::-1]
-    depth = distance_transform_edt(structure, sampling=spacing)
+    depth = depth_inside(structure, spacing)
     rim = _RIM * depth.max()
-    return depth > rim, distance_transform_edt(~structure, sampling=spacing) > rim
+    return depth > rim, distance_outside(structure, spacing, rim) > rim
+
+
+def _on_grid(array: np.ndarray, grid: Grid, target: Grid, *, outside: float) -> np.ndarray:
+    """Return ``array`` (z, y, x) on ``grid`` interpolated on ``target``, float32, ``outside`` beyond it."""
+    index_map = np.linalg.inv(grid.affine) @ target.affine
+    if not run_alike(index_map, target.shape):
+        image = grid.image(array.astype(np.float32))
+        image = sitk.Resample(image, target.reference(), sitk.Transform(), sitk.sitkLinear, outside)
+        return sitk.GetArrayFromImage(image)
+    values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+    return interpolate(values, index_map, target.shape)[0].nan_to_num(nan=outside).numpy()

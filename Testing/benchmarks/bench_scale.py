@@ -1,7 +1,9 @@
 """Measure how cost grows: with cases, with the volume's size, with prompt sets, generalists and classes.
 
 Every training is an ordinary one of tiny phantoms made by code, in a process of its own for its peak of memory. About
-three minutes in all::
+three minutes in all, and a minute more where the left atrium is at hand, on all volumes of which a training at the defaults
+is begun twice. The first time its files may come from the disk; they do for certain after
+``sync; echo 3 > /proc/sys/vm/drop_caches`` on Linux::
 
     python Testing/benchmarks/bench_scale.py
     python Testing/benchmarks/bench_scale.py --cases 10 100 1000 10000 --volumes 64 128 256 512 --iterations 40
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,13 +27,16 @@ import numpy as np
 import psutil
 import SimpleITK as sitk
 import torch
+from measuring import DATA
 
 from SemiSAMPlusLib.cohort.cohort import Case, Class, Cohort, Role
+from SemiSAMPlusLib.cohort.discovery import find_cohort
 from SemiSAMPlusLib.cohort.intensity import Normalization
 from SemiSAMPlusLib.cohort.phantom import make_phantom_cohort
 from SemiSAMPlusLib.cohort.plan import Plan
 from SemiSAMPlusLib.cohort.volume import Grid
 from SemiSAMPlusLib.run.config import TrainingConfig
+from SemiSAMPlusLib.run.folder import RunFolder
 from SemiSAMPlusLib.specialist.device import usable_precision
 from SemiSAMPlusLib.specialist.networks import build_specialist
 from SemiSAMPlusLib.specialist.specialist import Specialist
@@ -116,6 +122,23 @@ def train_alone(cohort: Cohort, run: Path, iterations: int, threads: int | None,
         return child.submit(_train_alone, cohort.to_dict(), chosen, str(run), threads).result()
 
 
+def start_alone(cohort: Path, run: Path) -> float:
+    """Return the seconds from the start of ``semisamplus train`` at its defaults to the end of the first iteration."""
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "SemiSAMPlusLib", "train", str(cohort), "--run", str(run)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    events = RunFolder(run).events_file
+    try:
+        while not (events.exists() and '"progress"' in events.read_text(encoding="utf-8")):
+            if process.poll() is not None:
+                raise RuntimeError("the training ended before its first iteration")
+            time.sleep(0.02)
+        return time.perf_counter() - begun
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def _predict_alone(size: tuple[int, int, int], folder: str, threads: int | None) -> dict[str, float]:
     if threads is not None:
         torch.set_num_threads(threads)
@@ -186,6 +209,12 @@ def main(
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        if (DATA / "left_atrium").is_dir():
+            heart = find_cohort(DATA / "left_atrium", labeled=1)
+            heart.save(folder / "heart.json")
+            for time_ in ("the first time", "again"):
+                seconds = start_alone(folder / "heart.json", folder / time_)
+                note(f"{len(heart.cases)} volumes of left atrium", time_, {"start_s": seconds})
         for count in cases:
             cohort = make_cohort(folder / f"cases-{count}", count)
             note("cases", count, train_alone(cohort, folder / f"run-{count}", iterations, threads))

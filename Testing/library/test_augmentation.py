@@ -10,6 +10,7 @@ from tiny import ball
 from SemiSAMPlusLib.cohort.augmentation import (
     IntensityAugmentation,
     SpatialAugmentation,
+    cut,
     look_up,
     straight_coordinates,
 )
@@ -44,6 +45,16 @@ def test_beyond_the_volume_there_is_its_least_value_or_what_is_asked_for() -> No
         beyond = torch.ones_like(found, dtype=torch.bool)
         beyond[inside] = False
         torch.testing.assert_close(found[beyond], torch.full_like(found[beyond], expected))
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (3, 5, 7), (-4, 20, -1), (-30, 2, 2), (2, 40, 2)])
+def test_a_cut_is_what_is_looked_up_at_straight_coordinates(start: tuple[int, int, int]) -> None:
+    volume, shape = _volume(channels=2), (8, 9, 10)
+    found = cut(volume, start, shape)
+    torch.testing.assert_close(found, look_up(volume, straight_coordinates(start, shape)), rtol=0, atol=1e-5)
+    before = volume.clone()
+    found += 1  # It is a copy.
+    assert torch.equal(volume, before)
 
 
 def test_half_way_between_two_voxels_is_their_mean() -> None:

@@ -147,6 +147,17 @@ def test_prompt_sets_of_different_length_share_a_batch_and_keep_their_answers() 
     assert (together[0] - together[1]).abs().max() > 1e-6
 
 
+def test_a_part_of_the_logits_is_what_it_is_in_the_whole() -> None:
+    model = tiny_model()
+    embedding, masks = model.embed(wave((1, 1, 32, 32, 32), 0.5)), wave((2, 1, 16, 16, 16), 0.25)
+    points, labels = 15 + 14 * wave((2, 3, 3), 0.1), torch.tensor([[1, 0, NOT_A_POINT]] * 2)
+    whole, quality = model.answer(embedding, points, labels, masks)
+    part, same = model.answer(embedding, points, labels, masks, (slice(0, 1), slice(1, 4), slice(2, 4)))
+    assert part.shape == (2, 1, 4, 12, 8)
+    assert (part - whole[..., :4, 4:16, 8:16]).abs().max() < 1e-12
+    assert torch.equal(quality, same)
+
+
 def test_no_mask_has_its_own_embedding() -> None:
     model = tiny_model()
     _, dense = model.prompt_encoder(torch.zeros(2, 0, 3).double(), torch.zeros(2, 0), None)
@@ -190,9 +201,12 @@ def echo(generalist: SamMed3D, monkeypatch: pytest.MonkeyPatch) -> list[dict[str
     """Let the model answer with the mask that it is given, and note what it is asked."""
     asked: list[dict[str, Tensor]] = []
 
-    def answer(features: Tensor, points: Tensor, labels: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(
+        features: Tensor, points: Tensor, labels: Tensor, masks: Tensor, part: tuple[slice, ...]
+    ) -> tuple[Tensor, Tensor]:
         asked.append({"features": features, "points": points, "labels": labels, "masks": masks})
-        return masks.clone(), masks.new_zeros(len(masks), 1)
+        logits = masks[(..., *(slice(4 * s.start, 4 * s.stop) for s in part))]
+        return logits.clone(), masks.new_zeros(len(masks), 1)
 
     monkeypatch.setattr(generalist.model, "answer", answer)
     return asked
@@ -305,6 +319,29 @@ def test_only_the_part_asked_for_is_computed_and_it_is_the_same() -> None:
         part = _resample_answer(logits, window, window.cropped(start, shape), 32)
         box = tuple(slice(first, first + n) for first, n in zip(start, shape, strict=True))
         assert torch.allclose(part, whole[(slice(None), *box)], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("start", "shape"), [((3, 1, 2), (9, 6, 5)), ((20, 22, 0), (12, 10, 7)), ((-4, 10, 25), (12, 30, 12))]
+)
+def test_a_region_is_answered_as_in_the_whole(
+    tiny: SamMed3D, start: tuple[int, int, int], shape: tuple[int, int, int]
+) -> None:
+    volume = volume_of((32, 32, 32))
+    sets = [PromptSet(volume.grid.to_physical(np.asarray([[9, 19, z]])), np.asarray([1])) for z in (9, 20)]
+    embedding = tiny.embed(volume)
+    whole = functional.pad(tiny.answer(embedding, sets, volume.grid), (12,) * 6, value=torch.nan)
+    found = tiny.answer(embedding, sets, volume.grid.cropped(start, shape))
+    box = tuple(slice(12 + first, 12 + first + n) for first, n in zip(start, shape, strict=True))
+    assert torch.allclose(found, whole[(slice(None), *box)], atol=1e-5, equal_nan=True)
+
+
+def test_a_region_outside_the_window_asks_nothing_of_the_model(tiny: SamMed3D, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = echo(tiny, monkeypatch)
+    volume = volume_of((32, 32, 32))
+    sets = [PromptSet(volume.grid.to_physical(np.asarray([[9, 9, 9]])), np.asarray([1]))]
+    assert tiny.answer(tiny.embed(volume), sets, volume.grid.cropped((40, 0, 0), (4, 5, 6))).isnan().all()
+    assert not asked
 
 
 def test_no_opinion_outside_the_window() -> None:

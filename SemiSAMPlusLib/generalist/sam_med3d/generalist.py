@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from ...cohort.volume import Grid, Volume
 from ..generalist import PromptSet
+from ..interpolation import interpolate, run_alike
 from ..loading import check_state, load_state
 from ..weights import known_sha256
 from .model import SamMed3DModel
@@ -181,16 +182,38 @@ class SamMed3D:
             return answer
         chosen = _choose_windows(embedding, prompt_sets, region, self.window)
         grids = [embedding.grid.cropped(embedding.starts[number], (self.window,) * 3) for number in chosen]
+        boxes = [_cells(grid, region, self.window, self.model.mask_size) for grid in grids]
+        asked = [box for box in boxes if box is not None]
+        if not asked:
+            return answer
         features = torch.cat([self._features(embedding, number) for number in chosen]).float()
         points, labels = self._points(prompt_sets, grids)
         masks = torch.stack([self._mask(prompts, grid) for prompts, grid in zip(prompt_sets, grids, strict=True)])
-        with self._mixed_precision():
-            logits, _ = self.model.answer(features, points, labels, masks)
-        logits = _to_lps(logits[:, 0].float())
+        logits = self._logits(features, points, labels, masks, asked)
         for number in set(chosen):
             rows = [row for row, own in enumerate(chosen) if own == number]
             answer[rows] = _resample_answer(logits[rows], grids[rows[0]], region, self.window)
         return answer
+
+    def _logits(
+        self,
+        features: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        masks: Tensor,
+        boxes: Sequence[tuple[np.ndarray, np.ndarray]],
+    ) -> Tensor:
+        """Return low-resolution logits (K, m, m, m) in (z, y, x), right at least in ``boxes``: the decoder fills no more."""
+        tokens, size = features.shape[-1], self.model.mask_size
+        ratio = size // tokens
+        first = np.min([box[0] for box in boxes], axis=0) // ratio
+        last = np.max([box[1] for box in boxes], axis=0) // ratio
+        part = _box_to_ras(first, last, tokens)
+        with self._mixed_precision():
+            said, _ = self.model.answer(features, points, labels, masks, part)
+        logits = torch.zeros(len(said), size, size, size, device=self.device)
+        logits[(slice(None), *(slice(ratio * s.start, ratio * s.stop) for s in part))] = said[:, 0].float()
+        return _to_lps(logits)
 
     def _features(self, embedding: Embedding, number: int) -> Tensor:
         """Return a window's embedding (1, C, t, t, t), made now where it was not yet."""
@@ -383,28 +406,48 @@ def _resample_answer(logits: Tensor, window: Grid, region: Grid, size: int) -> T
     """
     ratio = size // logits.shape[-1]
     index_map = np.linalg.inv(window.affine) @ region.affine
-    corners = np.asarray(list(itertools.product(*((0, n - 1) for n in region.shape))), dtype=float)
-    corners = corners @ index_map[:3, :3].T + index_map[:3, 3]
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    answer = torch.full((len(logits), *region.shape), torch.nan, device=logits.device)
-    if np.any(high < -0.5) or np.any(low > size - 0.5):
-        return answer
-    # One cell more on each side than the voxels touched need: what the crop's own border changes is never sampled.
-    first = np.clip(np.floor((low + 0.5) / ratio - 0.5).astype(int) - 1, 0, logits.shape[-1] - 1)
-    last = np.clip(np.ceil((high + 0.5) / ratio - 0.5).astype(int) + 1, 0, logits.shape[-1] - 1)
+    touched = _cells(window, region, size, logits.shape[-1])
+    if touched is None:
+        return torch.full((len(logits), *region.shape), torch.nan, device=logits.device)
+    first, last = touched
     part = logits[:, first[0] : last[0] + 1, first[1] : last[1] + 1, first[2] : last[2] + 1]
     fine = functional.interpolate(part[None], scale_factor=ratio, mode="trilinear", align_corners=False).sigmoid()
     shift = np.eye(4)
     shift[:3, 3] = -first * ratio
+    if run_alike(index_map, region.shape):
+        return interpolate(fine[0], shift @ index_map, region.shape)
     grid = _sampling_grid(shift @ index_map, fine.shape[2:], region.shape, logits.device)
     answer = functional.grid_sample(fine, grid, padding_mode="border", align_corners=False)[0]
-    if np.any(low < -0.5) or np.any(high > size - 0.5):
-        lengths = torch.tensor(fine.shape[:1:-1], device=logits.device)
-        offset = torch.from_numpy(first[::-1].copy()).to(logits.device) * ratio
-        indices = ((grid[0] + 1) * lengths - 1) / 2 + offset
-        outside = ((indices < -0.5 - 1e-3) | (indices > size - 0.5 + 1e-3)).any(dim=-1)
-        answer = answer.masked_fill(outside, torch.nan)
-    return answer
+    lengths = torch.tensor(fine.shape[:1:-1], device=logits.device)
+    offset = torch.from_numpy(first[::-1].copy()).to(logits.device) * ratio
+    indices = ((grid[0] + 1) * lengths - 1) / 2 + offset
+    outside = ((indices < -0.5 - 1e-3) | (indices > size - 0.5 + 1e-3)).any(dim=-1)
+    return answer.masked_fill(outside, torch.nan)
+
+
+def _cells(window: Grid, region: Grid, size: int, cells: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the first and the last index (z, y, x) of a window's low-resolution logits that ``region`` needs.
+
+    Args:
+        window: The window's grid.
+        region: The grid of the answer.
+        size: Voxels along each side of the window.
+        cells: Logits along each side of it.
+
+    Returns:
+        Both ends, or None where the region lies outside the window.
+    """
+    ratio = size // cells
+    index_map = np.linalg.inv(window.affine) @ region.affine
+    corners = np.asarray(list(itertools.product(*((0, n - 1) for n in region.shape))), dtype=float)
+    corners = corners @ index_map[:3, :3].T + index_map[:3, 3]
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    if np.any(high < -0.5) or np.any(low > size - 0.5):
+        return None
+    # One cell more on each side than the voxels touched need: what the crop's own border changes is never sampled.
+    first = np.clip(np.floor((low + 0.5) / ratio - 0.5).astype(int) - 1, 0, cells - 1)
+    last = np.clip(np.ceil((high + 0.5) / ratio - 0.5).astype(int) + 1, 0, cells - 1)
+    return first, last
 
 
 def _sampling_grid(index_map: np.ndarray, source: Sequence[int], target: Sequence[int], device: torch.device) -> Tensor:
@@ -434,6 +477,12 @@ def _scaling(factors: Sequence[int] | np.ndarray) -> np.ndarray:
 def _to_ras(x: Tensor) -> Tensor:
     """Turn (..., z, y, x) that grow to left, posterior, superior into (..., x, y, z) to right, anterior, superior."""
     return x.transpose(-1, -3).flip(-3, -2).contiguous()
+
+
+def _box_to_ras(first: np.ndarray, last: np.ndarray, size: int) -> tuple[slice, ...]:
+    """Turn a box, first and last index (z, y, x), in a cube of ``size`` as :func:`_to_ras` turns the cube itself."""
+    (z, y, x), (deep, back, left) = first.tolist(), last.tolist()
+    return slice(size - 1 - left, size - x), slice(size - 1 - back, size - y), slice(z, deep + 1)
 
 
 def _to_lps(x: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class MaskDecoder(nn.Module):
         dense: Tensor,
         *,
         absent: Tensor | None = None,
+        part: tuple[slice, ...] = (),
         ambiguous: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Answer K prompt sets in one pass.
@@ -66,10 +67,13 @@ class MaskDecoder(nn.Module):
             dense: (K, channels, t, t, t) embedded masks.
             absent: (K, N) true where a prompt set has fewer points than the longest: nothing attends there. (Ours:
                 it lets prompt sets of different length share a batch without changing any answer.)
+            part: Which of the image's tokens, along its three axes, logits are wanted of; all where not given. (Ours: a
+                token becomes a cube of logits of its own, so none of them changes.)
             ambiguous: Return the masks for an ambiguous prompt instead of the single one for a clear prompt.
 
         Returns:
-            Logits (K, masks, 4 t, 4 t, 4 t) and estimated IoU (K, masks); one mask, or several where ``ambiguous``.
+            Logits (K, masks, 4 t, 4 t, 4 t), less where only a ``part`` is wanted, and estimated IoU (K, masks); one
+            mask, or several where ``ambiguous``.
         """
         sets = sparse.shape[0]
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(sets, -1, -1)
@@ -81,7 +85,8 @@ class MaskDecoder(nn.Module):
         positions = image_positions.flatten(2).transpose(1, 2)
         tokens, pixels = self.transformer(tokens, pixels, positions, keep)
 
-        features = self.output_upscaling(pixels.transpose(1, 2).unflatten(2, dense.shape[2:]))
+        cube = pixels.transpose(1, 2).unflatten(2, dense.shape[2:])
+        features = self.output_upscaling(cube[(slice(None), slice(None), *part)].contiguous())
         chosen = slice(1, None) if ambiguous else slice(0, 1)
         mask_tokens = tokens[:, 1 : own.shape[1]][:, chosen]
         heads = self.output_hypernetworks_mlps[chosen]

@@ -58,7 +58,9 @@ class SamMed3DModel(nn.Module):
         """Embed prepared cubes (B, 1, size, size, size) as (B, channels, t, t, t)."""
         return self.image_encoder(x)
 
-    def answer(self, embedding: Tensor, points: Tensor, labels: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+    def answer(
+        self, embedding: Tensor, points: Tensor, labels: Tensor, masks: Tensor | None, part: tuple[slice, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Answer K prompt sets in one pass.
 
         Args:
@@ -66,10 +68,11 @@ class SamMed3DModel(nn.Module):
             points: (K, N, 3) array indices in the cube; N may be 0.
             labels: (K, N) see :mod:`.prompt_encoder`; shorter prompt sets are filled up with ``ABSENT``.
             masks: (K, 1, m, m, m) logits, m = ``mask_size``, or None.
+            part: Which of the embedding's tokens, along its three axes, logits are wanted of; all where not given.
 
         Returns:
-            Logits (K, 1, m, m, m) and the estimated IoU (K, 1).
+            Logits (K, 1, m, m, m), less where only a ``part`` is wanted, and the estimated IoU (K, 1).
         """
         sparse, dense = self.prompt_encoder(points, labels, masks)
         positions = self.prompt_encoder.dense_positions()
-        return self.mask_decoder(embedding, positions, sparse, dense, absent=labels == ABSENT)
+        return self.mask_decoder(embedding, positions, sparse, dense, absent=labels == ABSENT, part=part)
