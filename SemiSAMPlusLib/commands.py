@@ -178,6 +178,7 @@ def predict(
     output: Annotated[Path, arg(aliases=["-o"])],
     format: Literal["seg.nrrd", "nii.gz"] = "seg.nrrd",
     uncertainty: bool = False,
+    refine: bool = True,
     device: str = "auto",
 ) -> int:
     """Segment volumes with a trained specialist, each on its own grid.
@@ -188,6 +189,7 @@ def predict(
         output: The folder for the predictions, one of its own.
         format: Segments with names and colours, or a plain labelmap with the cohort's label values.
         uncertainty: Write the predictive entropy too, 0 to 1.
+        refine: Let the generalists that the training trusted correct what the specialist says, as far as they were trusted.
         device: auto, cpu, cuda, cuda:1, mps, ...
     """
     keep_freed_memory()
@@ -202,6 +204,7 @@ def predict(
             output,
             format=format,
             uncertainty=uncertainty,
+            refine=refine,
             device=device,
             observer=progress,
         )

@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..cohort.augmentation import look_up, straight_coordinates
+from ..cohort.augmentation import cut
 from ..cohort.cohort import Case, Cohort
 from ..cohort.patches import CaseCache, Patch, PreparedCase
 from ..cohort.volume import Grid, Volume, read_volume, resample, training_grid
@@ -30,6 +30,8 @@ from .trust import View, choose_unlabeled, expected_dice, hard_views, trust_on
 
 #: Memory in bytes for the embeddings of the views on which trust is measured.
 _VIEW_BYTES = 128 << 20
+#: Generalists are asked about the box in which structures have more than this, with half its size, or so many voxels, around.
+_POSSIBLE, _MARGIN = 0.1, 8
 
 
 @dataclass(frozen=True)
@@ -125,19 +127,11 @@ class Collaboration:
         if not self.asks(iteration):
             return None
         belief = plain_view(patch, specialist)
-        trusted = {name: value for name, value in self.trust.items() if value > 0}
         region = patch.source.grid.cropped(patch.start, belief.shape[1:])
-        prompts = self._prompts(specialist, belief, region, (self.settings.seed, 11, iteration))
-        answers = {name: self._answer(name, patch.source, prompts, region, belief.device) for name in trusted}
-        heard = {name: answer for name, answer in answers.items() if answer is not None}
-        if not heard:
+        heard = self._hear(patch.source, belief, region, specialist, (self.settings.seed, 11, iteration))
+        if heard is None:
             return None
-        answer, weight = combine(
-            [answer.mean for answer in heard.values()],
-            [answer.confidence for answer in heard.values()],
-            [trusted[name] for name in heard],
-        )
-        return TaughtPatch(answer, weight, belief, patch.undeformed_coordinates(), self.strength(iteration))
+        return TaughtPatch(*heard, belief, patch.undeformed_coordinates(), self.strength(iteration))
 
     def strength(self, iteration: int) -> float:
         """Return λ_sam, which falls as exp(-5 (t/T)²): generalists help most while the specialist is weak."""
@@ -167,9 +161,8 @@ class Collaboration:
         if expected is not None:
             labeled = [cache.get(case, with_label=True) for case in cohort.labeled]
             views = hard_views(specialist, labeled, expected, settings.seed)
-            for name in self.generalists:
-                ask = partial(self._answer_view, name, specialist)
-                self.trust[name] = trust_on(views, ask, len(cohort.classes))
+            ask = {name: partial(self._answer_view, name, specialist) for name in self.generalists}
+            self.trust = trust_on(views, ask, len(cohort.classes))
         return {
             "trust": {name: round(value, 4) for name, value in self.trust.items()},
             "expected_dice": None if expected is None else round(expected, 4),
@@ -207,6 +200,52 @@ class Collaboration:
             if (answer := self._answer(name, case, prompts, case.grid, case.image.device)) is not None
         }
         return prompts, answers
+
+    def refine(self, case: PreparedCase, probabilities: torch.Tensor, specialist: Specialist) -> torch.Tensor:
+        """Correct what a specialist says of a whole case, as far as the generalists are trusted (ours).
+
+        Where structures can be, f becomes f + w (F̄ - f), as pseudo-labels are corrected in training; elsewhere, and where
+        nobody is trusted or has an opinion, it stays.
+
+        Args:
+            case: Which case.
+            probabilities: (classes with background, z, y, x) f, the specialist's.
+            specialist: Who made them.
+
+        Returns:
+            Probabilities like those given.
+        """
+        place = _where_structures_can_be(probabilities)
+        if place is None:
+            return probabilities
+        inside = (slice(None), *place)
+        belief = probabilities[inside].float()
+        region = case.grid.cropped([part.start for part in place], belief.shape[1:])
+        heard = self._hear(case, belief, region, specialist, (self.settings.seed, 14))
+        if heard is None:
+            return probabilities
+        answer, weight = heard
+        refined = probabilities.clone()
+        refined[inside] = (belief + weight * (answer - belief)).to(refined.dtype)
+        return refined
+
+    def _hear(
+        self, case: PreparedCase, belief: torch.Tensor, region: Grid, specialist: Specialist, seed: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the trusted generalists' answer about a region together, and its weight; None where nobody answers."""
+        trusted = {name: value for name, value in self.trust.items() if value > 0}
+        if not trusted:
+            return None
+        prompts = self._prompts(specialist, belief, region, seed)
+        answers = {name: self._answer(name, case, prompts, region, belief.device) for name in trusted}
+        heard = {name: answer for name, answer in answers.items() if answer is not None}
+        if not heard:
+            return None
+        return combine(
+            [answer.mean for answer in heard.values()],
+            [answer.confidence for answer in heard.values()],
+            [trusted[name] for name in heard],
+        )
 
     def _prompts(
         self, specialist: Specialist, probabilities: torch.Tensor, grid: Grid, seed: tuple[int, ...]
@@ -293,8 +332,21 @@ class Collaboration:
 
 def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:
     """Return the specialist's class probabilities (classes with background, z, y, x) of a patch undeformed."""
-    coordinates = straight_coordinates(patch.start, patch.image.shape[1:]).to(patch.image.device)
-    return specialist.probabilities(look_up(patch.source.image, coordinates))
+    return specialist.probabilities(cut(patch.source.image, patch.start, patch.image.shape[1:]))
+
+
+def _where_structures_can_be(probabilities: torch.Tensor) -> tuple[slice, slice, slice] | None:
+    """Return the box of all voxels where structures have more than ``_POSSIBLE``, with a margin; None where there are none."""
+    possible = probabilities[0] < 1 - _POSSIBLE
+    if not possible.any():
+        return None
+    ends = [torch.nonzero(possible.amax(dim=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    margins = [max(_MARGIN, (int(places[-1]) - int(places[0])) // 2) for places in ends]
+    z, y, x = (
+        slice(max(0, int(places[0]) - margin), min(size, int(places[-1]) + 1 + margin))
+        for places, margin, size in zip(ends, margins, possible.shape, strict=True)
+    )
+    return z, y, x
 
 
 def _case_volume(case: PreparedCase, spacing: float | None) -> Volume:

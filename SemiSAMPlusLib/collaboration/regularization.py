@@ -30,7 +30,9 @@ def compete(probabilities: torch.Tensor) -> torch.Tensor:
 def combine(
     answers: Sequence[torch.Tensor], confidences: Sequence[torch.Tensor], trusts: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Combine several generalists by trust times confidence (ours; the paper names several but no code combines them).
+    """Add up the corrections of several generalists (ours; the paper names several but no code combines them).
+
+    f + W (F̄ - f) with what is returned is f + Σ_g ω_g w_g (F̄_g - f), of which the trusts ω were fitted.
 
     Args:
         answers: Each (classes, z, y, x), NaN where that generalist has no opinion.
@@ -38,15 +40,14 @@ def combine(
         trusts: Each in 0..1.
 
     Returns:
-        The weighted mean answer (classes, z, y, x) without NaN, and its weight (z, y, x): trust times confidence,
-        averaged with the trusts as weights, so that for one generalist it is just that product.
+        The weighted mean answer F̄ (classes, z, y, x) without NaN, and its weight W (z, y, x): trust times confidence,
+        added up; at most 1, also where trusts were not fitted but given.
     """
     weights = torch.stack([t * c for t, c in zip(trusts, confidences, strict=True)])
     values = torch.stack([a.nan_to_num(nan=0.0) for a in answers])
     total = weights.sum(dim=0)
     mean = (values * weights[:, None]).sum(dim=0) / total.clamp(min=1e-8)
-    shares = torch.as_tensor(trusts, dtype=weights.dtype, device=weights.device)
-    return mean, (weights * shares.view(-1, 1, 1, 1)).sum(dim=0) / shares.sum().clamp(min=1e-8)
+    return mean, total.clamp(max=1.0)
 
 
 @dataclass(frozen=True)

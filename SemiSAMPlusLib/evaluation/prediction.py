@@ -8,17 +8,24 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..cohort.cohort import Case, Cohort
 from ..cohort.inputs import check_inputs, find_inputs, raise_faults
 from ..cohort.outputs import PREDICTIVE_ENTROPY, write_segmentation, write_uncertainty
+from ..collaboration.collaboration import Collaboration
+from ..collaboration.refinement import refiner, trusted_collaboration
 from ..errors import ConfigError, RunFolderError, SemiSAMPlusError, VolumeError
 from ..run import events as kinds
 from ..run.events import EventWriter
 from ..run.folder import JobFolder, RunFolder, safe_id
 from ..specialist.device import choose_device
 from ..specialist.specialist import Specialist
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..cohort.patches import PreparedCase
 
 #: The formats of predictions, which are also their suffixes.
 Format = Literal["seg.nrrd", "nii.gz"]
@@ -34,6 +41,7 @@ def predict(
     *,
     format: Format = "seg.nrrd",
     uncertainty: bool = False,
+    refine: bool = True,
     device: str = "auto",
     observer: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[Path]:
@@ -49,6 +57,8 @@ def predict(
         output: The folder for ``CASE.seg.nrrd`` or ``CASE.nii.gz``; it need not exist.
         format: Segments with names and colours, or a plain labelmap with the cohort's label values.
         uncertainty: Whether to write ``CASE_uncertainty.nii.gz`` too: the predictive entropy, 0 to 1.
+        refine: Whether the generalists that the training trusted in the end correct what the specialist says, as far as they
+            were trusted. Where one is not at hand, the specialist predicts alone, and a warning says so.
         device: auto, cpu, cuda, cuda:1, mps, ...
         observer: Called with each event as it is written.
 
@@ -76,14 +86,35 @@ def predict(
         _require_no_loss(cases, targets, uncertainty=uncertainty, ours=ours)
         events.write(kinds.STARTED, device=str(chosen), iterations=len(cases))
         events.write(kinds.MESSAGE, text=sentence)
-        written = _predict_all(specialist, cases, targets, uncertainty, folder, events)
+        collaboration = _generalists_of(specialist, events) if refine else None
+        better = None if collaboration is None else refiner(collaboration, specialist)
+        try:
+            written = _predict_all(specialist, better, cases, targets, uncertainty, folder, events)
+        finally:
+            if collaboration is not None:
+                collaboration.close()
         reason = "done" if len(written) == len(cases) else "stopped"
         events.write(kinds.FINISHED, reason=reason, iteration=len(written))
     return written
 
 
+def _generalists_of(specialist: Specialist, events: EventWriter) -> Collaboration | None:
+    """Return who refines the predictions, and say so; None where nobody does."""
+    try:
+        collaboration = trusted_collaboration(specialist)
+    except SemiSAMPlusError as error:
+        text = f"The specialist predicts alone: a generalist that its training trusted is not at hand. {error.what}"
+        events.write(kinds.WARNING, text=f"{text} {error.remedy}")
+        return None
+    if collaboration is not None:
+        shares = ", ".join(f"{name.partition('=')[0]} ({share:.0%})" for name, share in collaboration.trust.items())
+        events.write(kinds.MESSAGE, text=f"Predictions are corrected by generalists, as far as trusted: {shares}.")
+    return collaboration
+
+
 def _predict_all(
     specialist: Specialist,
+    refine: Callable[[PreparedCase, torch.Tensor], torch.Tensor] | None,
     cases: Sequence[Case],
     targets: Sequence[Path],
     uncertainty: bool,
@@ -94,7 +125,7 @@ def _predict_all(
     for done, (case, target) in enumerate(zip(cases, targets, strict=True)):
         if folder.is_asked_to_stop():
             return list(targets[:done])
-        predicted = specialist.predict(case.images, name=case.name)
+        predicted = specialist.predict(case.images, name=case.name, refine=refine)
         write_segmentation(target, predicted.labels, predicted.grid, specialist.classes)
         if uncertainty:
             write_uncertainty(_uncertainty_of(target), predicted.entropy, predicted.grid, PREDICTIVE_ENTROPY)

@@ -190,6 +190,22 @@ class RunFolder(JobFolder):
         shutil.rmtree(self.path)
 
 
+def trusted_generalists(folder: Path) -> dict[str, float]:
+    """Return the generalists that a specialist's training trusted in the end, and how far (0 to 1).
+
+    Args:
+        folder: A run's folder, or that of a specialist; empty is returned where it holds none.
+    """
+    for place in (folder, folder / "specialist"):
+        try:
+            described = json.loads((place / "model.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        trust = described.get("collaboration", {}).get("trust", {})
+        return {name: float(value) for name, value in trust.items() if value > 0}
+    return {}
+
+
 def safe_id(name: str) -> str:
     """Return a file name for ``name`` that every system takes, and that differs for names that differ.
 

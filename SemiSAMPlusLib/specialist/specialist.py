@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..cohort.cohort import Case, Class
-from ..cohort.patches import prepare
+from ..cohort.patches import PreparedCase, prepare
 from ..cohort.plan import Plan
 from ..cohort.volume import Grid, read_grid
 from ..errors import VolumeError, WeightsError
@@ -83,12 +83,20 @@ class Specialist:
         """Return class probabilities (classes with background, z, y, x) of a prepared image (channels, z, y, x)."""
         return predict_probabilities(self.network, image, patch=self.plan.patch, precision=self.precision)
 
-    def predict(self, images: Sequence[Path], *, name: str = "case") -> Prediction:
+    def predict(
+        self,
+        images: Sequence[Path],
+        *,
+        name: str = "case",
+        refine: Callable[[PreparedCase, torch.Tensor], torch.Tensor] | None = None,
+    ) -> Prediction:
         """Segment one case.
 
         Args:
             images: One file (or DICOM folder) per channel.
             name: For error messages.
+            refine: Given the case in the training grid and its probabilities (classes with background, z, y, x), returns
+                better ones.
 
         Raises:
             VolumeError: If an image cannot be read, or there are too few or too many channels.
@@ -98,7 +106,8 @@ class Specialist:
             raise VolumeError(msg, "Give one image for each channel that the specialist was trained on.")
         prepared = prepare(Case(name, tuple(images)), self.plan, None, self.device)
         native = read_grid(images[0])
-        probabilities = self.probabilities(prepared.image).cpu().numpy()
+        said = self.probabilities(prepared.image)
+        probabilities = (said if refine is None else refine(prepared, said)).cpu().numpy()
         labels = native_classes(probabilities, prepared.grid, native, self.plan.one_piece)
         return Prediction(labels, native, probabilities, prepared.grid)
 

@@ -14,6 +14,7 @@ from ..cohort.cohort import Case, Cohort, Role
 from ..cohort.patches import CaseCache, Patch, PatchStream
 from ..cohort.plan import Plan
 from ..collaboration.collaboration import Collaboration, plain_view
+from ..collaboration.refinement import ABOUT, describe_collaboration
 from ..collaboration.regularization import TaughtPatch
 from ..errors import ConfigError
 from ..run import events as kinds
@@ -240,10 +241,11 @@ class Trainer:
             if self.folder.is_asked_to_stop():
                 self.save_checkpoint("last")
                 return "stopped"
-            if self.collaboration is not None:
-                self._measure_trust()
+            self._measure_trust()
             losses.append(self.step())
             now, last = time.monotonic(), self.iteration == total
+            if last:  # Predictions are refined by what is trusted in the end.
+                self._measure_trust(force=True)
             if last or now - told >= _PROGRESS_SECONDS:
                 per_iteration = (now - started) / (self.iteration - first)
                 self.events.write(
@@ -270,8 +272,7 @@ class Trainer:
         state = self.state()
         state = {key: _copied(value) for key, value in state.items()}
         self.iteration = max(0, self.settled.iterations - 4)
-        if self.collaboration is not None:
-            self._measure_trust(force=True)
+        self._measure_trust(force=True, tell=False)
         times = []
         for _ in range(4):
             begun = time.monotonic()
@@ -290,7 +291,8 @@ class Trainer:
             settled.cohort.classes,
             settled.cohort.channels,
             settled.precision,
-            {"iteration": self.iteration},
+            {"iteration": self.iteration}
+            | ({} if self.collaboration is None else {ABOUT: describe_collaboration(self.collaboration)}),
         )
 
     def start_from(self, specialist: Specialist) -> None:
@@ -309,12 +311,13 @@ class Trainer:
         specialist.save(self.folder.specialist)
         return specialist
 
-    def _measure_trust(self, *, force: bool = False) -> None:
-        assert self.collaboration is not None
+    def _measure_trust(self, *, force: bool = False, tell: bool = True) -> None:
+        if self.collaboration is None:
+            return
         measured = self.collaboration.measure_trust(
             self.cache, self.settled.cohort, self.specialist(), self.iteration, force=force
         )
-        if measured is not None and not force:
+        if measured is not None and tell:
             self.events.write(kinds.TRUST, iteration=self.iteration, **measured)
 
     def _validate(self) -> None:

@@ -5,6 +5,7 @@ Each row is an ordinary `semisamplus` run, so its numbers are what a user gets::
     python Testing/benchmarks/compare.py FOLDER --cases 1-60 --test 61-80 --labeled 1 4 --seeds 0 1 2 \\
         --rows supervised copy-paste copy-paste+random-walker --iterations 800 --output runs/left-atrium
 
+With generalists there are two lines: what the specialist says, and what `semisamplus predict` makes of it with them.
 FOLDER has images/ and labels/. What has been done already is not done again, so the command can be interrupted.
 """
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="*", default=[])
     parser.add_argument("--labeled", type=int, nargs="+", default=[1])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rows", nargs="+", required=True, help="METHOD or METHOD+GENERALIST")
+    parser.add_argument("--rows", nargs="+", required=True, help="METHOD, METHOD+GENERALIST or METHOD+ONE+ANOTHER")
     parser.add_argument("--iterations", type=int, default=800)
     parser.add_argument("--flags", default="", help="further flags of `semisamplus train`, as one text")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one thread each")
@@ -44,6 +45,9 @@ def main() -> None:
     )
     for labeled, row in rows:
         results = [result for one, result in zip(todo, done, strict=True) if one[:2] == (labeled, row)]
+        if any("alone" in result for result in results):
+            alone = [{**result, "evaluation": result.get("alone", result["evaluation"])} for result in results]
+            print(_line(labeled, f"{row}, the specialist alone", alone))
         print(_line(labeled, row, results))
 
 
@@ -53,26 +57,33 @@ def _run(arguments: argparse.Namespace, labeled: int, row: str, seed: int) -> di
     folder = arguments.output / name
     result = folder / "result.json"
     if not result.exists():
-        method, _, generalist = row.partition("+")
+        method, *generalists = row.split("+")
         cohort = arguments.output / f"cohort-{labeled}.json"
         chosen = ["--cases", arguments.cases, "--test", arguments.test]
         chosen += ["--classes", *arguments.classes] if arguments.classes else []
         if not cohort.exists():
             _call("cohort", arguments.folder, "--labeled", labeled, *chosen, "--output", cohort)
-        train = ["--method", method, "--generalists", *([generalist] if generalist else [])]
+        train = ["--method", method, "--generalists", *generalists]
         train += ["--iterations", arguments.iterations, "--seed", seed, "--threads", 1, *arguments.flags.split()]
         if (folder / "run" / "run.json").exists():
             _call("resume", folder / "run")
         else:
             _call("train", cohort, "--run", folder / "run", *train)
-        _call("predict", folder / "run", "--output", folder / "predictions")
-        _call("evaluate", folder / "predictions", cohort, "--json", folder / "evaluation.json")
+        evaluations = {"evaluation": _evaluate(folder, "predictions", cohort)}
+        if generalists:
+            evaluations["alone"] = _evaluate(folder, "predictions-alone", cohort, "--no-refine")
         events = [json.loads(line) for line in (folder / "run" / "events.jsonl").read_text().splitlines()]
         minutes = (events[-1]["time"] - events[0]["time"]) / 60
-        evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        result.write_text(json.dumps({"minutes": minutes, "evaluation": evaluation}))
+        result.write_text(json.dumps({"minutes": minutes, **evaluations}))
         print(f"{name}: {_line(labeled, row, [json.loads(result.read_text())])}", file=sys.stderr, flush=True)
     return json.loads(result.read_text())
+
+
+def _evaluate(folder: Path, name: str, cohort: Path, *flags: str) -> dict:
+    """Predict the test cases and return how well."""
+    _call("predict", folder / "run", "--output", folder / name, *flags)
+    _call("evaluate", folder / name, cohort, "--json", folder / f"{name}.json")
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _call(*words: object) -> None:

@@ -204,12 +204,19 @@ def test_one_generalist_combined_is_itself(trust: float) -> None:
     torch.testing.assert_close(weight, trust * confidence)
 
 
-def test_several_are_combined_by_trust_times_confidence() -> None:
+def test_corrections_of_several_add_up() -> None:
     (a, b), (one, other) = _answers(2)
-    mean, weight = combine([a, b], [one, other], [0.9, 0.3])
-    torch.testing.assert_close(mean, (0.9 * one * a + 0.3 * other * b) / (0.9 * one + 0.3 * other))
-    assert (weight <= torch.maximum(0.9 * one, 0.3 * other) + 1e-6).all()
-    assert (weight >= torch.minimum(0.9 * one, 0.3 * other) - 1e-6).all()
+    belief = torch.full_like(a, 0.5)
+    mean, weight = combine([a, b], [one, other], [0.6, 0.3])
+    added = belief + 0.6 * one * (a - belief) + 0.3 * other * (b - belief)
+    torch.testing.assert_close(belief + weight * (mean - belief), added)
+
+
+def test_several_that_are_trusted_by_command_take_the_specialists_place_at_most() -> None:
+    (a, b), (one, other) = _answers(2)
+    mean, weight = combine([a, b], [one, other], [1.0, 1.0])
+    torch.testing.assert_close(mean, (one * a + other * b) / (one + other))
+    assert float(weight.max()) == 1.0
 
 
 def test_a_generalist_without_opinion_or_trust_says_nothing() -> None:
@@ -528,7 +535,7 @@ def _trust(views: list[View], say: Callable[[View], torch.Tensor], weight: float
         probability = say(view)
         return torch.stack([1 - probability, probability]), torch.full(probability.shape, weight)
 
-    return trust_on(views, ask, classes=1)
+    return trust_on(views, {"one": ask}, classes=1)["one"]
 
 
 def test_views_are_as_hard_as_they_should_be(tmp_path: Path) -> None:
@@ -590,9 +597,87 @@ def test_a_generalist_that_is_half_right_earns_something_in_between(tmp_path: Pa
 
 def test_one_that_never_answers_or_without_confidence_earns_none(tmp_path: Path) -> None:
     _, _, views = _views(tmp_path)
-    assert trust_on(views, lambda view: None, classes=1) == 0
-    assert trust_on([], lambda view: None, classes=1) == 0
+    assert trust_on(views, {"silent": lambda view: None}, classes=1) == {"silent": 0}
+    assert trust_on([], {"silent": lambda view: None}, classes=1) == {"silent": 0}
+    assert trust_on(views, {}, classes=1) == {}
     assert _trust(views, lambda view: view.truth.float(), weight=0.0) == 0
+
+
+def test_trusts_in_several_are_fitted_together(tmp_path: Path) -> None:
+    """Each half of the truth is worth as much as the whole, the same twice no more than once, and noise nothing beside it."""
+    _, _, views = _views(tmp_path)
+
+    def says(say: Callable[[View], torch.Tensor]) -> Callable[[View], tuple[torch.Tensor, torch.Tensor]]:
+        def ask(view: View) -> tuple[torch.Tensor, torch.Tensor]:
+            probability = say(view)
+            return torch.stack([1 - probability, probability]), torch.ones(probability.shape)
+
+        return ask
+
+    def half(view: View, *, upper: bool) -> torch.Tensor:
+        known = (torch.arange(SHAPE[0]) >= SHAPE[0] // 2).view(-1, 1, 1) == upper
+        return torch.where(known, view.truth.float(), view.probabilities[1])
+
+    truth = says(lambda view: view.truth.float())
+    noise = says(lambda view: torch.rand(SHAPE, generator=torch.Generator().manual_seed(1)))
+    alone = trust_on(views, {"truth": truth}, classes=1)["truth"]
+    twice = trust_on(views, {"truth": truth, "again": truth}, classes=1)
+    assert sum(twice.values()) == pytest.approx(alone, abs=0.01)
+    beside = trust_on(views, {"noise": noise, "truth": truth}, classes=1)
+    assert beside["truth"] > 0.9
+    assert beside["noise"] < 0.05
+    halves = trust_on(
+        views, {"upper": says(lambda v: half(v, upper=True)), "lower": says(lambda v: half(v, upper=False))}, classes=1
+    )
+    assert halves["upper"] == pytest.approx(0.5, abs=0.01)  # One each would be best, but all together get no more.
+    assert halves["lower"] == pytest.approx(0.5, abs=0.01)
+
+
+# -- refining a prediction
+
+
+def test_refined_is_the_belief_corrected_as_far_as_trusted(tmp_path: Path) -> None:
+    specialist, case = specialist_of(Blurry(), plan=plan()), _case(tmp_path, MASK)
+    probabilities = specialist.probabilities(case.image)
+    truth = torch.from_numpy(MASK).float()
+    seen = (probabilities[1] > 0.1).nonzero()
+    inside = tuple(slice(int(low), int(high) + 1) for low, high in zip(seen.amin(0), seen.amax(0), strict=True))
+    errors = []
+    for trust in (0.0, 0.4, 1.0):
+        refined = _collaboration(FakeGeneralist(_truth_of(MASK)), trust=trust).refine(case, probabilities, specialist)
+        wanted = probabilities[1] + trust * (truth - probabilities[1])
+        torch.testing.assert_close(refined[1][inside], wanted[inside], atol=1e-3, rtol=0)
+        torch.testing.assert_close(refined.sum(dim=0), torch.ones(SHAPE))
+        errors.append(float((refined[1] - truth).abs().sum()))
+    assert errors[0] > errors[1] > errors[2]
+    assert refined.dtype == probabilities.dtype
+
+
+def test_a_small_structure_is_refined_without_asking_about_all_of_a_large_case(tmp_path: Path) -> None:
+    regions = []
+
+    def say(volume: Volume, prompts: PromptSet, region: Grid) -> np.ndarray:
+        regions.append(region)
+        return _truth_of(small)(volume, prompts, region)
+
+    shape = (24, 40, 64)
+    small = ball(shape, 4, (12, 10, 12))
+    grid = Grid(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    specialist, case = specialist_of(Blurry(), plan=plan()), _case(tmp_path, small, grid=grid)
+    probabilities = specialist.probabilities(case.image).half()
+    refined = _collaboration(FakeGeneralist(say)).refine(case, probabilities, specialist)
+    assert np.prod(regions[0].shape) < np.prod(shape) / 2
+    assert refined.dtype == torch.float16
+    assert torch.equal(refined[1] > 0.5, torch.from_numpy(small))
+    assert torch.equal(refined[..., 40:], probabilities[..., 40:])
+
+
+def test_where_nothing_is_seen_nothing_is_refined(tmp_path: Path) -> None:
+    specialist, case = specialist_of(Blurry(), plan=plan()), _case(tmp_path, np.zeros(SHAPE, dtype=bool))
+    generalist = FakeGeneralist(_truth_of(MASK))
+    probabilities = specialist.probabilities(case.image)
+    assert torch.equal(_collaboration(generalist).refine(case, probabilities, specialist), probabilities)
+    assert generalist.asked == 0
 
 
 def test_the_expected_dice_is_below_what_was_learned_by_heart(tmp_path: Path) -> None:
@@ -636,8 +721,8 @@ def test_with_trust_zero_the_run_is_the_run_without_it(
     untrusted = _train(cohort, tmp_path / "untrusted", monkeypatch, fake, trust=trust, **settings)
     assert weights_of(untrusted.path) == weights_of(without.path)
     measured = [event["trust"] for event in untrusted.events() if event["event"] == "trust"]
-    # A quarter of so short a training is one iteration; before the first there is nothing to measure.
-    assert measured == ([{"fake": 0.0}] * 5 if trust is None else [])
+    # A quarter of so short a training is one iteration; before the first there is nothing to measure, and after the last too.
+    assert measured == ([{"fake": 0.0}] * 6 if trust is None else [])
 
 
 def test_with_trust_it_is_another_run(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

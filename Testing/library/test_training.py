@@ -184,7 +184,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Asked to stop between two measurements of trust, which must then be remembered."""
-    monkeypatch.setattr("SemiSAMPlusLib.collaboration.collaboration.trust_on", lambda *args: 0.6)
+    monkeypatch.setattr("SemiSAMPlusLib.collaboration.collaboration.trust_on", lambda *args: {"fake": 0.6})
     monkeypatch.setattr("SemiSAMPlusLib.collaboration.prompts._CONFIDENT", 0.01)
     fakes = []
 
