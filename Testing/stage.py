@@ -189,11 +189,13 @@ class FakePrediction:
     volumes: list[Any]
     output: Path | None
     device: str
+    refine: bool = True
     state: str = "running"
     progress: tuple[int, int] = (0, 1)
     seconds_left: float | None = None
     nodes: dict[str, Any] = field(default_factory=dict)
     error: tuple[str, str, Path] | None = None
+    warning: str = ""
     cancels: int = 0
 
     @property
@@ -271,11 +273,18 @@ class FakeLogic:
         self.runs_changed.emit()
 
     def start_prediction(
-        self, run: Any, volumes: Sequence[Any], *, output: Path | None = None, device: str = "auto"
+        self,
+        run: Any,
+        volumes: Sequence[Any],
+        *,
+        output: Path | None = None,
+        device: str = "auto",
+        refine: bool = True,
     ) -> FakePrediction:
         if self.wrong is not None:
             raise self.wrong
-        self.predictions.append(FakePrediction(Path(run), list(volumes), output, device, progress=(0, len(volumes))))
+        asked = FakePrediction(Path(run), list(volumes), output, device, refine=refine, progress=(0, len(volumes)))
+        self.predictions.append(asked)
         return self.predictions[-1]
 
     def correct(self, run: Any, volume: Any) -> Any:

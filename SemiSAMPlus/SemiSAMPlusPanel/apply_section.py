@@ -10,6 +10,7 @@ import slicer
 
 from SemiSAMPlusLib.cohort.cohort import Role
 from SemiSAMPlusLib.errors import SemiSAMPlusError
+from SemiSAMPlusLib.run.folder import trusted_generalists
 
 from .cases import CaseRow
 from .prediction import Prediction
@@ -45,6 +46,7 @@ class ApplySection:
         ui.volumesList.connect("itemChanged(QListWidgetItem*)", self._check)
         ui.inputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._choose_path("inputFolder", path))
         ui.outputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._choose_path("outputFolder", path))
+        ui.refineCheck.connect("toggled(bool)", self._choose_refining)
         ui.predictButton.connect("clicked(bool)", self._predict)
         ui.cancelPredictButton.connect("clicked(bool)", self._cancel)
         ui.correctCombo.connect("activated(int)", lambda *_args: self._show_correction())
@@ -97,6 +99,22 @@ class ApplySection:
             own = str(run.folder.path) if run is not None else ""
             source = own if own in known else (known[0] if known else "")
         fill_combo(self.ui.sourceCombo, choices or [("", _("None yet"), "")], source)
+        self._show_refining()
+
+    def _show_refining(self) -> None:
+        """Say who would correct the specialist, where anybody was trusted to."""
+        trusted = trusted_generalists(Path(self._source())) if self._source() else {}
+        box = self.ui.refineCheck
+        show(box, bool(trusted))
+        shares = ", ".join(f"{name.partition('=')[0]} ({share:.0%})" for name, share in trusted.items())
+        text = _("Let {generalists} correct it").format(generalists=shares)
+        if box.text != text:
+            box.text = text
+        box.checked = self.state.parameters.refines
+
+    def _choose_refining(self, on: bool) -> None:
+        if self.state.parameters.refines != on:
+            self.state.parameters.refines = on
 
     def _source(self) -> str:
         return self.ui.sourceCombo.currentData or ""
@@ -187,6 +205,7 @@ class ApplySection:
                 volumes,
                 output=Path(parameters.outputFolder) if on_folder else None,
                 device=parameters.device,
+                refine=parameters.refines,
             )
         except SemiSAMPlusError as error:
             self._message = (f"{error.what} {error.remedy}", "error")
@@ -204,6 +223,8 @@ class ApplySection:
             self._message = (text.format(n=prediction.progress[1]), "good")
             if not prediction.nodes:
                 self._message = (_("The segmentations are in {folder}.").format(folder=prediction.output), "good")
+            if prediction.warning:
+                self._message = (f"{self._message[0]} {prediction.warning}", "warning")
         elif prediction.state == "stopped":
             self._message = (_("Cancelled; what is done is kept."), "warning")
         elif prediction.error is not None:

@@ -314,6 +314,7 @@ class ModuleLogic:
         *,
         device: str = "auto",
         uncertainty: bool = False,
+        refine: bool = True,
         output: Path | None = None,
         wait: bool = True,
     ) -> Any:
@@ -324,6 +325,7 @@ class ModuleLogic:
             volumes: A volume node, or several; or files and folders.
             device: auto, cpu, cuda, cuda:1, mps, ...
             uncertainty: Write the predictive entropy too, as ``NAME_uncertainty.nii.gz`` beside the predictions.
+            refine: Let the generalists that its training trusted correct what the specialist says, as far as they were trusted.
             output: A folder of its own for the predicted files; one beside the run by default.
             wait: Return when it has ended.
 
@@ -338,7 +340,9 @@ class ModuleLogic:
             >>> segmentation = logic.predict(run, volume)
         """
         several = list(volumes) if isinstance(volumes, list | tuple) else [volumes]
-        prediction = self.start_prediction(run, several, output=output, device=device, uncertainty=uncertainty)
+        prediction = self.start_prediction(
+            run, several, output=output, device=device, uncertainty=uncertainty, refine=refine
+        )
         if not wait:
             return prediction
         prediction.wait()
@@ -355,6 +359,7 @@ class ModuleLogic:
         output: Path | None = None,
         device: str = "auto",
         uncertainty: bool = False,
+        refine: bool = True,
     ) -> Prediction:
         """Segment volumes (nodes, files, folders) in the background; returns at once.
 
@@ -379,6 +384,7 @@ class ModuleLogic:
             self._start_job,
             device=device,
             uncertainty=uncertainty,
+            refine=refine,
             terminologies=known.terminologies() if known is not None else None,
         )
         prediction.happened.connect(self.prediction_changed.emit)

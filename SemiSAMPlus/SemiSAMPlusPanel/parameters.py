@@ -37,6 +37,7 @@ class Parameters:
         shownLayers: Kinds of layers that the next case that is chosen is shown with.
         threshold: From which uncertainty on a voxel belongs to the uncertain segment.
         source: The folder of the run or of the exported specialist that is applied.
+        refines: Whether the generalists that its training trusted correct what it says.
         appliesToFolder: Whether it is applied to a folder of files, not to volumes of the scene.
         inputFolder: That folder.
         outputFolder: Where its segmentations are written.
@@ -57,6 +58,7 @@ class Parameters:
     shownLayers: list[str] = ["prediction"]  # noqa: N815, RUF012
     threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
     source: str = ""
+    refines: bool = True
     appliesToFolder: bool = False  # noqa: N815
     inputFolder: str = ""  # noqa: N815
     outputFolder: str = ""  # noqa: N815

@@ -40,6 +40,7 @@ class Prediction:
         start_job: Starts the child process.
         device: Where to predict.
         uncertainty: Whether to write the predictive entropy too.
+        refine: Whether the generalists that its training trusted correct what the specialist says.
         terminologies: What classes mean, by name.
 
     Attributes:
@@ -51,6 +52,7 @@ class Prediction:
         nodes: The segmentation node of each predicted volume of the scene, by the volume's node ID.
         files: The predicted files, in order.
         messages: What the user should know.
+        warning: What was not done as it was asked for, or nothing.
         error: (what, remedy, log) of what went wrong, or None.
         happened: Emitted with this object whenever something changed.
         ended: Emitted once with this object, after its last change.
@@ -66,6 +68,7 @@ class Prediction:
         *,
         device: str = "auto",
         uncertainty: bool = False,
+        refine: bool = True,
         terminologies: Mapping[str, str] | None = None,
     ) -> None:
         self.output = Path(output)
@@ -77,10 +80,12 @@ class Prediction:
         self.nodes: dict[str, Any] = {}
         self.files: list[Path] = []
         self.messages: list[str] = []
+        self.warning = ""
         self.error: tuple[str, str, Path] | None = None
         self.happened, self.ended = Signal(), Signal()
         self._source, self._scene, self._start_job = Path(source), scene, start_job
         self._options = ["--device", device, *(["--uncertainty"] if uncertainty else [])]
+        self._options += [] if refine else ["--no-refine"]
         self._terminologies = dict(terminologies or {})
         self._waiting = list(volumes)
         self._inputs: list[Path] = []
@@ -195,6 +200,8 @@ class Prediction:
                     self.files.append(self.output / str(event["file"]))
             elif kind in (kinds.MESSAGE, kinds.WARNING):
                 self.messages.append(str(event.get("text", "")))
+                if kind == kinds.WARNING:
+                    self.warning = self.messages[-1]
             elif kind == kinds.FINISHED:
                 self._reason = str(event.get("reason"))
         self.happened.emit(self)

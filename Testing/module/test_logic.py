@@ -556,7 +556,9 @@ def test_files_are_predicted_into_a_folder(world: World, tmp_path: Path) -> None
     run = finished_run(world)
     image = write_volume(tmp_path / "images" / "fall.nii.gz", np.random.default_rng(9).normal(size=SIZE), OBLIQUE)
     predicting(world)
-    prediction = world.logic.predict(run, image, output=tmp_path / "Ausgabe ü", uncertainty=True, device="cuda:1")
+    prediction = world.logic.predict(
+        run, image, output=tmp_path / "Ausgabe ü", uncertainty=True, refine=False, device="cuda:1"
+    )
     assert prediction.files == [tmp_path / "Ausgabe ü" / "fall.seg.nrrd"]
     assert prediction.state == "done"
     assert world.starter.last.arguments == [
@@ -568,6 +570,7 @@ def test_files_are_predicted_into_a_folder(world: World, tmp_path: Path) -> None
         "--device",
         "cuda:1",
         "--uncertainty",
+        "--no-refine",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,37 @@ def test_what_failed_is_told_in_words(stage: Any, done: Any, tmp_path: Path) -> 
     prediction.state, prediction.error = "failed", ("two.nii.gz: is empty.", "Give another.", tmp_path / "log.txt")
     stage.logic.prediction_changed.emit(prediction)
     assert stage.find("predictNote").text == "two.nii.gz: is empty. Give another."
+
+
+def test_trusted_generalists_correct_it_unless_the_user_does_not_want_it(stage: Any, done: Any) -> None:
+    from stage import settle
+
+    box = stage.find("refineCheck")
+    assert not box.isVisible()  # Nobody was trusted.
+    trust = {"random-walker": 0.324, "sam-med3d=/weights/a.pth": 0.1, "synthetic": 0.0}
+    described = json.dumps({"collaboration": {"trust": trust}})
+    (done.folder.specialist / "model.json").write_text(described, encoding="utf-8")
+    stage.logic.runs_changed.emit()
+    settle()
+    assert box.isVisible()
+    assert box.text == "Let random-walker (32%), sam-med3d (10%) correct it"
+    stage.click("predictButton")
+    assert stage.logic.predictions[-1].refine
+    stage.logic.predictions[-1].state = "done"
+    stage.logic.prediction_changed.emit(stage.logic.predictions[-1])
+    settle()
+    box.checked = False
+    assert not stage.parameters.refines
+    stage.click("predictButton")
+    assert not stage.logic.predictions[-1].refine
+
+
+def test_a_generalist_that_was_not_at_hand_is_told(stage: Any, done: Any) -> None:
+    stage.click("predictButton")
+    prediction = stage.logic.predictions[-1]
+    prediction.state, prediction.warning = "done", "The specialist predicts alone."
+    stage.logic.prediction_changed.emit(prediction)
+    assert stage.find("predictNote").text.endswith("The specialist predicts alone.")
 
 
 def test_an_exported_specialist_is_chosen_by_its_folder(stage: Any, tmp_path: Path) -> None:
