@@ -1,9 +1,9 @@
 """Minutes of training until the Dice on left atrium's tuning cases passes 0.70 and 0.80: the number that a user feels.
 
 Each row is an ordinary `semisamplus train` with validation cases, so that what a user waits for is what is measured: reading
-the volumes, steps, trust, layers and validation. Nothing is measured without ``--output``, because it takes long: about ten
-minutes for each recipe, size and number of labels on two cores, two hours for the defaults. What has been done already
-is not done again::
+the volumes, steps, trust, layers and validation. A training is stopped when the greater Dice is passed, unless
+``--to-the-end``. Nothing is measured without ``--output``, because it takes long: up to ten minutes for each recipe, size
+and number of labels on two cores, about an hour for the defaults. What has been done already is not done again::
 
     python Testing/benchmarks/bench_time_to_dice.py --output runs/time-to-dice
     python Testing/benchmarks/bench_time_to_dice.py --output runs/time --recipes copy-paste --sizes medium --labeled 1
@@ -15,18 +15,22 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from measuring import DATA, table
 
+from SemiSAMPlusLib.commands import STOPPED
+from SemiSAMPlusLib.run.folder import RunFolder
+
 PASSES = (0.70, 0.80)
 
 
 def minutes_to(events: Sequence[dict], passes: Sequence[float] = PASSES) -> list[float | None]:
     """Return after how many minutes the mean Dice on validation cases first passed each value, None where it never did."""
-    begun = next(event["time"] for event in events if event["event"] == "started")
+    begun = next((event["time"] for event in events if event["event"] == "started"), 0.0)
     curve = []
     for event in events:
         if event["event"] == "metrics" and event["on"] == "validation":
@@ -41,18 +45,24 @@ def best_dice(events: Sequence[dict]) -> float:
     return max((float(np.mean(values)) for values in found if values), default=0.0)
 
 
-def _train(cohort: Path, run: Path, words: Sequence[object]) -> list[dict]:
+def _train(cohort: Path, run: Path, words: Sequence[object], *, to_the_end: bool) -> list[dict]:
     """Train, unless it was done before, and return the events; a run that was interrupted begins anew, for its time counts."""
-    file = run / "events.jsonl"
-
-    def events() -> list[dict]:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-    if not (file.exists() and events()[-1]["event"] == "finished"):
-        if run.exists():
-            shutil.rmtree(run)
-        _call("train", cohort, "--run", run, *words)
-    return events()
+    folder = RunFolder(run)
+    if folder.events_file.exists() and folder.events()[-1]["event"] == "finished":
+        return folder.events()
+    shutil.rmtree(run, ignore_errors=True)
+    command = [sys.executable, "-m", "SemiSAMPlusLib", "train", *map(str, (cohort, "--run", run, *words))]
+    said = run.with_suffix(".log")
+    with said.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            time.sleep(1)
+            events = folder.events() if folder.events_file.exists() else []
+            if not to_the_end and events and minutes_to(events)[-1] is not None:
+                folder.ask_to_stop()
+    if process.returncode not in (0, STOPPED):
+        sys.exit(f"{' '.join(command)}\n{said.read_text(encoding='utf-8')}")
+    return folder.events()
 
 
 def _call(*words: object) -> None:
@@ -74,6 +84,7 @@ def main(
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
+    to_the_end: bool = False,
 ) -> None:
     """Train and print a table.
 
@@ -89,6 +100,7 @@ def main(
         seed: Of each training.
         device: Where to train.
         threads: CPU threads; all cores where not given.
+        to_the_end: Go on when the Dice have been passed.
     """
     if output is None:
         print("It takes hours. To measure: python Testing/benchmarks/bench_time_to_dice.py --output runs/time-to-dice")
@@ -110,7 +122,8 @@ def main(
                 words: list[object] = ["--method", method, "--generalists", *([generalist] if generalist else [])]
                 words += ["--size", size, "--iterations", iterations, "--validate-every", every, "--seed", seed]
                 words += ["--device", device, *(["--threads", threads] if threads else [])]
-                events = _train(cohort, output / f"{recipe.replace('+', '-')}-{size}-{count}-seed{seed}", words)
+                run = output / f"{recipe.replace('+', '-')}-{size}-{count}-seed{seed}"
+                events = _train(cohort, run, words, to_the_end=to_the_end)
                 passed, best = minutes_to(events), best_dice(events)
                 whole = (events[-1]["time"] - events[0]["time"]) / 60
                 told = ["never" if minutes is None else f"{minutes:.1f}" for minutes in passed]
