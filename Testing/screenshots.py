@@ -106,17 +106,32 @@ def load_hippocampi(scene: Any) -> list[Any]:
     return volumes
 
 
-def picture_of_layers(path: Path, layers: Any, *, orientation: str = "Axial", zoom: float = 1.0) -> None:
-    """Draw three slices of one place side by side: prediction and prompts; the generalist's answer; uncertainty."""
+def middle_of(prediction: Path, orientation: str) -> tuple[float, ...]:
+    """Return where (R, A, S in mm) the slice that shows most of a prediction has the middle of what it shows."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(prediction))
+    found = sitk.GetArrayViewFromImage(image) > 0
+    axis = {"Axial": 0, "Coronal": 1, "Sagittal": 2}[orientation]
+    number = int(found.sum(axis=tuple({0, 1, 2} - {axis})).argmax())
+    middle = np.insert(np.argwhere(np.take(found, number, axis)).mean(axis=0), axis, number)
+    left, back, up = image.TransformContinuousIndexToPhysicalPoint(middle[::-1].tolist())
+    return -left, -back, up
+
+
+def picture_of_layers(path: Path, run: Any, volume: Any, *, orientation: str = "Axial") -> None:
+    """Draw three times the slice that shows most: prediction and prompts; the generalist's answer; uncertainty."""
     import numpy as np
     from host.views import SliceView
     from matplotlib.image import imsave
 
     view = SliceView("Red", orientation, VIEW)
+    layers = run.layers(volume)
     layers.load()
     layers.hide()
     layers.show_volume()
-    place = layers.most_uncertain()
+    place = middle_of(run.folder.layers(volume.GetName()) / "prediction.seg.nrrd", orientation)
     generalists = [kind for kind in layers.kinds() if kind.startswith("generalist:")]
     shown: Sequence[Sequence[str]] = (("prediction", "prompts"), generalists, ("uncertainty", "uncertain-segment"))
     layers.set_threshold(0.5)
@@ -125,8 +140,7 @@ def picture_of_layers(path: Path, layers: Any, *, orientation: str = "Axial", zo
         for kind in kinds:
             layers.show(kind)
         view.fit()
-        if place is not None:
-            view.node.JumpSliceByOffsetting(*place)
+        view.node.JumpSliceByOffsetting(*place)
         pictures.append(view.pixels().copy())
         layers.hide()
     drawn = np.max(pictures, axis=(0, 3)) > 0  # Beside the volume a view is black.
@@ -202,7 +216,7 @@ def main() -> None:
             node.GetDisplayNode().SetVisibility(False)  # Those of other cases would be drawn into the same slices.
         layers = run.layers(volumes[2])
         name = "hippocampus" if DATA.is_dir() else "phantom"
-        picture_of_layers(IMAGES / f"layers-{name}.png", layers, orientation="Sagittal")
+        picture_of_layers(IMAGES / f"layers-{name}.png", run, volumes[2], orientation="Sagittal")
         picture_in_3d(IMAGES / f"layers-{name}-3d.png", layers)
 
         choose(find("runCombo"), "New training")
@@ -222,7 +236,7 @@ def main() -> None:
             run = photographer.start()
             settle(900, until=lambda: not run.is_active)
             print(run.state, run.error)
-            picture_of_layers(IMAGES / "layers-phantom.png", run.layers(phantoms[1]))
+            picture_of_layers(IMAGES / "layers-phantom.png", run, phantoms[1])
         conversation.clear()
         process_events()
 
