@@ -58,7 +58,7 @@ class TrainingConfig:
     size: Size = "auto"
     method: str = "copy-paste"
     generalists: tuple[str, ...] = ("random-walker",)
-    iterations: int = 1000
+    iterations: int = 2000
     minutes: float | None = None
     device: str = "auto"
     precision: Precision = "auto"
