@@ -98,7 +98,11 @@ class FakeLayers:
         self.case_name, self._kinds, self.volume = case, list(kinds), volume
         self.shown: set[str] = set()
         self.threshold, self.jumps, self.volume_shown, self.refreshed = 0.5, 0, 0, 0
-        self.about: dict[str, Any] = {"case": case, "iteration": 300, "uncertainty": "generalist variance"}
+        self.about: dict[str, Any] = {
+            "case": case,
+            "iteration": 300,
+            "uncertainty": "predictive entropy with generalists",
+        }
 
     def kinds(self) -> list[str]:
         return list(self._kinds)

@@ -204,7 +204,7 @@ class LayersSection:
             return
         source = {
             "predictive entropy": _("how undecided the specialist is"),
-            "generalist variance": _("how much the generalists' answers differ, each weighed by its trust"),
+            "predictive entropy with generalists": _("how undecided specialist and trusted generalists are together"),
         }.get(str(about.get("uncertainty")), str(about.get("uncertainty")))
         text = _("As of iteration {iteration}. Uncertainty: {source}.")
         say(self.ui.aboutLabel, text.format(iteration=about.get("iteration"), source=source), "quiet")

@@ -17,7 +17,7 @@ from .cohort import CLASS_COLORS, Class, summary
 from .volume import Grid, read_image
 
 #: What an uncertainty volume can hold; the file's description says which.
-PREDICTIVE_ENTROPY, GENERALIST_VARIANCE = "predictive entropy", "generalist variance"
+PREDICTIVE_ENTROPY, REFINED_ENTROPY = "predictive entropy", "predictive entropy with generalists"
 
 #: Suffixes of segmentations that name and colour their segments, and of labelmaps that hold plain numbers.
 SEGMENTATION_SUFFIXES, LABELMAP_SUFFIXES = (".seg.nrrd",), (".nii.gz", ".nii", ".nrrd")
@@ -314,7 +314,7 @@ def write_uncertainty(path: Path, array: np.ndarray, grid: Grid, source: str) ->
         path: Where to write, a ``.nii.gz``.
         array: (z, y, x) uncertainty, 0 to 1.
         grid: Where the voxels lie.
-        source: ``PREDICTIVE_ENTROPY`` or ``GENERALIST_VARIANCE``.
+        source: ``PREDICTIVE_ENTROPY`` or ``REFINED_ENTROPY``.
 
     Raises:
         VolumeError: If the file cannot be written.

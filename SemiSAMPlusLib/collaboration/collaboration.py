@@ -65,12 +65,10 @@ class Answer:
 
     Attributes:
         mean: (classes with background, z, y, x) probabilities without NaN.
-        variance: (classes, z, y, x) over the prompt sets, 0 where there is no opinion.
         confidence: (z, y, x) in 0..1, the least over the classes; 0 where there is no opinion.
     """
 
     mean: torch.Tensor
-    variance: torch.Tensor
     confidence: torch.Tensor
 
 
@@ -298,7 +296,7 @@ class Collaboration:
             mean[index], variance[index] = mean_and_variance(answers[place])
             expected[index] = quality[place].mean()
         confidence = (expected * voxel_confidence(variance, self.settings.temperature)).amin(dim=0)
-        return Answer(compete(mean).nan_to_num(nan=0.0), variance.nan_to_num(nan=0.0), confidence)
+        return Answer(compete(mean).nan_to_num(nan=0.0), confidence)
 
     # -- embedding ahead --------------------------------------------------------------------------------------------
 

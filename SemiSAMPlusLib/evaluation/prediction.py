@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..cohort.cohort import Case, Cohort
 from ..cohort.inputs import check_inputs, find_inputs, raise_faults
-from ..cohort.outputs import PREDICTIVE_ENTROPY, write_segmentation, write_uncertainty
+from ..cohort.outputs import PREDICTIVE_ENTROPY, REFINED_ENTROPY, write_segmentation, write_uncertainty
 from ..collaboration.collaboration import Collaboration
 from ..collaboration.refinement import refiner, trusted_collaboration
 from ..errors import ConfigError, RunFolderError, SemiSAMPlusError, VolumeError
@@ -128,7 +128,8 @@ def _predict_all(
         predicted = specialist.predict(case.images, name=case.name, refine=refine)
         write_segmentation(target, predicted.labels, predicted.grid, specialist.classes)
         if uncertainty:
-            write_uncertainty(_uncertainty_of(target), predicted.entropy, predicted.grid, PREDICTIVE_ENTROPY)
+            source = PREDICTIVE_ENTROPY if refine is None else REFINED_ENTROPY
+            write_uncertainty(_uncertainty_of(target), predicted.entropy, predicted.grid, source)
         left = (time.monotonic() - began) / (done + 1) * (len(cases) - done - 1)
         events.write(
             kinds.PROGRESS,

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..cohort.outputs import write_prompts, write_segmentation, write_uncertainty
+from ..cohort.outputs import (
+    PREDICTIVE_ENTROPY,
+    REFINED_ENTROPY,
+    write_prompts,
+    write_segmentation,
+    write_uncertainty,
+)
 from ..cohort.patches import PreparedCase
 from ..cohort.volume import Grid, read_grid
-from ..collaboration.collaboration import Answer, Collaboration
+from ..collaboration.collaboration import Collaboration
 from ..generalist.generalist import PromptSet
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
@@ -28,6 +34,9 @@ def write_layers(
 ) -> None:
     """Write prediction, uncertainty, and with generalists the prompts and each one's answer, on the case's own grid.
 
+    The prediction is the specialist's own; its uncertainty is that of the refined prediction where generalists are trusted,
+    which finds more of its errors (docs/results.md).
+
     Args:
         folder: The case's folder in layers/.
         case: Which case.
@@ -41,7 +50,7 @@ def write_layers(
     on_training_grid = probabilities.cpu().numpy()
     labels = native_classes(on_training_grid, case.grid, native, specialist.plan.one_piece)
     write_segmentation(folder / "prediction.seg.nrrd", labels, native, specialist.classes)
-    uncertainty, source = None, "predictive entropy"
+    refined, source = probabilities, PREDICTIVE_ENTROPY
     if collaboration is not None:
         prompts, answers = collaboration.answer_case(case, probabilities, specialist)
         _write_prompts(folder / "prompts.mrk.json", prompts, case.grid, specialist)
@@ -53,12 +62,9 @@ def write_layers(
                 native,
                 specialist.classes,
             )
-        variance = trusted_variance(answers, collaboration.trust)
-        if variance is not None:
-            uncertainty = to_native(variance, case.grid, native).max(axis=0)
-            source = "generalist variance"
-    if uncertainty is None:
-        uncertainty = native_entropy(on_training_grid, case.grid, native)
+        refined = collaboration.refine(case, probabilities, specialist)
+        source = PREDICTIVE_ENTROPY if refined is probabilities else REFINED_ENTROPY
+    uncertainty = native_entropy(refined.cpu().numpy(), case.grid, native)
     write_uncertainty(folder / "uncertainty.nii.gz", uncertainty, native, source)
     about: dict[str, Any] = {"case": case.case.name, "iteration": iteration, "uncertainty": source}
     inside = uncertainty[labels > 0]
@@ -88,15 +94,3 @@ def _write_prompts(path: Path, prompts: Sequence[Sequence[PromptSet]], grid: Gri
             if prompt_set.box is not None:
                 boxes[structure.name] = prompt_set.box
     write_prompts(path, np.concatenate(points), np.concatenate(labels), names, boxes=boxes, direction=grid.direction)
-
-
-def trusted_variance(answers: Mapping[str, Answer], trust: Mapping[str, float]) -> np.ndarray | None:
-    """Return the trust-weighted variance over prompt sets (classes, z, y, x), None where nobody is trusted.
-
-    A variance of probabilities is at most 0.25; it is given as a share of that, 0 to 1.
-    """
-    trusted = {name: value for name, value in trust.items() if value > 0 and name in answers}
-    if not trusted:
-        return None
-    total = sum(trusted.values())
-    return sum(answers[name].variance.cpu().numpy() * (value / total) for name, value in trusted.items()) * 4.0

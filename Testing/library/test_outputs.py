@@ -12,7 +12,7 @@ import slicerio
 
 from SemiSAMPlusLib.cohort.cohort import Class
 from SemiSAMPlusLib.cohort.outputs import (
-    GENERALIST_VARIANCE,
+    REFINED_ENTROPY,
     case_name,
     class_indices,
     read_classes,
@@ -169,11 +169,11 @@ def test_what_cannot_be_written_or_read_is_said(tmp_path: Path, grid: Grid, labe
 def test_uncertainty_comes_back_with_what_it_is(tmp_path: Path, grid: Grid) -> None:
     array = np.random.default_rng(1).random(grid.shape, dtype=np.float32)
     path = tmp_path / "uncertainty.nii.gz"
-    write_uncertainty(path, array, grid, GENERALIST_VARIANCE)
+    write_uncertainty(path, array, grid, REFINED_ENTROPY)
     found, where, source = read_uncertainty(path)
     np.testing.assert_array_equal(found, array)
     assert found.dtype == np.float32
-    assert source == "generalist variance"
+    assert source == "predictive entropy with generalists"
     _assert_same(where, grid, 1e-5)
     assert sitk.ReadImage(str(path)).GetPixelID() == sitk.sitkFloat32
 

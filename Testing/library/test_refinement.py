@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import FakeGeneralist, noise, tiny_cohort, tiny_config
 
-from SemiSAMPlusLib.cohort.outputs import read_segmentation
+from SemiSAMPlusLib.cohort.outputs import PREDICTIVE_ENTROPY, REFINED_ENTROPY, read_segmentation, read_uncertainty
 from SemiSAMPlusLib.collaboration import refinement
 from SemiSAMPlusLib.commands import main
 from SemiSAMPlusLib.errors import WeightsError
@@ -21,6 +21,9 @@ from SemiSAMPlusLib.specialist.specialist import Specialist
 from SemiSAMPlusLib.training import run as run_module
 from SemiSAMPlusLib.training.run import train
 
+#: An unlabelled case of the cohort.
+LAYER = "phantom-02"
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
@@ -28,7 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setattr("SemiSAMPlusLib.collaboration.prompts._CONFIDENT", 0.01)
     for module in (run_module, refinement):
         monkeypatch.setattr(module, "create_generalist", lambda spec, device: FakeGeneralist(noise))
-    config = tiny_config(iterations=4, generalists=("fake=somewhere",), trust=0.5)
+    config = tiny_config(iterations=4, generalists=("fake=somewhere",), trust=0.5, layers=(LAYER,))
     return train(tiny_cohort(tmp_path / "cohort"), config, tmp_path / "run")
 
 
@@ -48,6 +51,25 @@ def test_a_trusted_generalist_corrects_predictions(run: RunFolder, tmp_path: Pat
     assert not any("fake" in text for text in _said(tmp_path / "alone", "message"))
     again = _labels(run.path, tmp_path / "again")
     assert all(np.array_equal(one, other) for one, other in zip(refined, again, strict=True))
+
+
+def test_uncertainty_is_that_of_what_is_predicted(run: RunFolder, tmp_path: Path) -> None:
+    """And of a training's layers, whose prediction is the specialist's own."""
+    found = {}
+    for name, refine in (("refined", True), ("alone", False)):
+        (path,) = predict(run.path, None, tmp_path / name, device="cpu", uncertainty=True, refine=refine)
+        array, _, source = read_uncertainty(path.with_name(path.name.replace(".seg.nrrd", "_uncertainty.nii.gz")))
+        found[source] = array
+    assert set(found) == {PREDICTIVE_ENTROPY, REFINED_ENTROPY}
+    assert not np.array_equal(*found.values())
+    layers = run.layers(LAYER)
+    assert read_uncertainty(layers / "uncertainty.nii.gz")[2] == REFINED_ENTROPY
+    image = next(case["images"][0] for case in run.describe()["cohort"]["cases"] if case["name"] == LAYER)
+    (path,) = predict(run.path, [Path(image)], tmp_path / "again", device="cpu", uncertainty=True)
+    expected = read_uncertainty(path.with_name(path.name.replace(".seg.nrrd", "_uncertainty.nii.gz")))[0]
+    np.testing.assert_allclose(read_uncertainty(layers / "uncertainty.nii.gz")[0], expected, atol=1e-5)
+    about = json.loads((layers / "about.json").read_text(encoding="utf-8"))
+    assert about["uncertainty"] == REFINED_ENTROPY
 
 
 def test_the_specialists_folder_is_enough(run: RunFolder, tmp_path: Path) -> None:

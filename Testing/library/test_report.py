@@ -17,7 +17,7 @@ from PIL import Image
 
 from SemiSAMPlusLib.cohort.cohort import Case, Class, Cohort, Role
 from SemiSAMPlusLib.cohort.outputs import (
-    GENERALIST_VARIANCE,
+    REFINED_ENTROPY,
     Prompts,
     write_prompts,
     write_segmentation,
@@ -79,7 +79,7 @@ def run(tmp_path: Path) -> RunFolder:
         layers = folder.layers(name)
         write_segmentation(layers / "prediction.seg.nrrd", _labels((10, 12, 15)), GRID, CLASSES)
         write_uncertainty(
-            layers / "uncertainty.nii.gz", 0.2 * random.random(GRID.shape, np.float32), GRID, GENERALIST_VARIANCE
+            layers / "uncertainty.nii.gz", 0.2 * random.random(GRID.shape, np.float32), GRID, REFINED_ENTROPY
         )
         prompts = _prompts()
         write_prompts(
@@ -189,7 +189,7 @@ def test_a_report_says_what_was_run_and_measured(run: RunFolder) -> None:
     assert "Memory is <scarce>." in text
     assert "Losses" in text
     assert "Trust in each generalist" in text
-    assert "generalist variance 0 0.2" in text
+    assert "predictive entropy with generalists 0 0.2" in text
     assert "32 × 32 × 32 (planned)" in text
     assert page.tags.count("section") == 4
     for column in (IMAGE, TRUTH, PREDICTION, PROMPTS, UNCERTAINTY):
@@ -349,7 +349,7 @@ def test_a_case_picture_is_a_png(tmp_path: Path, everything: bool) -> None:
             "prediction": _labels((10, 12, 15)),
             "truth": truth,
             "uncertainty": np.random.default_rng(0).random(GRID.shape),
-            "uncertainty_source": GENERALIST_VARIANCE,
+            "uncertainty_source": REFINED_ENTROPY,
             "prompts": _prompts(),
             "title": "A case",
         }
