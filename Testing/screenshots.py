@@ -26,7 +26,8 @@ SETTINGS = {
     "collaboration_every": 4,
     "threads": 1,
 }
-VIEW = (560, 560)
+#: Points of a slice view, and how many of its width the legend of the uncertainty takes, right of the volume.
+VIEW, LEGEND = (720, 560), 140
 
 
 class Photographer:
@@ -141,11 +142,15 @@ def picture_of_layers(path: Path, run: Any, volume: Any, *, orientation: str = "
             layers.show(kind)
         view.fit()
         view.node.JumpSliceByOffsetting(*place)
+        width, height, depth = (size * VIEW[0] / (VIEW[0] - LEGEND) for size in view.node.GetFieldOfView())
+        view.node.SetFieldOfView(width, height, depth * (1 - LEGEND / VIEW[0]))
+        view.node.SetXYZOrigin(width * LEGEND / VIEW[0] / 2, 0, 0)
         pictures.append(view.pixels().copy())
         layers.hide()
     drawn = np.max(pictures, axis=(0, 3)) > 0  # Beside the volume a view is black.
-    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
-    pictures = [picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] for picture in pictures]
+    rows = np.flatnonzero(drawn.any(axis=1))
+    widths = [np.flatnonzero((picture > 0).any(axis=(0, 2))) for picture in pictures]
+    pictures = [picture[rows[0] : rows[-1] + 1, w[0] : w[-1] + 1] for picture, w in zip(pictures, widths, strict=True)]
     gap = np.full((len(pictures[0]), 6, 3), 255, np.uint8)
     imsave(path, np.hstack([pictures[0], gap, pictures[1], gap, pictures[2]]))
     view.close()
