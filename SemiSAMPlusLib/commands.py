@@ -189,7 +189,8 @@ def predict(
         output: The folder for the predictions, one of its own.
         format: Segments with names and colours, or a plain labelmap with the cohort's label values.
         uncertainty: Write the predictive entropy too, 0 to 1.
-        refine: Let the generalists that the training trusted correct what the specialist says, as far as they were trusted.
+        refine: Leave the specialist's answer as it is; else the generalists that its training trusted correct it, as far as they
+            were trusted.
         device: auto, cpu, cuda, cuda:1, mps, ...
     """
     keep_freed_memory()
