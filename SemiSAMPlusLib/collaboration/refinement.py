@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..generalist.registry import create_generalist
+from ..run.folder import COLLABORATION, trusted_in
 from ..specialist.specialist import Specialist
 from .collaboration import Collaboration, CollaborationSettings
 from .prompts import PromptSettings
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     import torch
 
     from ..cohort.patches import PreparedCase
-
-#: Where a specialist tells of the collaboration that it came from, in ``about`` and so in model.json.
-ABOUT = "collaboration"
 
 
 def describe_collaboration(collaboration: Collaboration) -> dict[str, Any]:
@@ -44,10 +42,10 @@ def trusted_collaboration(specialist: Specialist) -> Collaboration | None:
         ConfigError: If a generalist is not known here.
         WeightsError: If its weights are missing or do not fit.
     """
-    described = specialist.about.get(ABOUT) or {}
-    trust = {name: float(value) for name, value in described.get("trust", {}).items() if value > 0}
+    trust = trusted_in(specialist.about)
     if not trust:
         return None
+    described = specialist.about[COLLABORATION]
     settings = CollaborationSettings(
         iterations=1,
         prompts=PromptSettings(**described["prompts"]),

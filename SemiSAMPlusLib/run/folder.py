@@ -22,6 +22,8 @@ from .files import read_text_patiently, replacing, write_text_atomically
 
 #: A job on another host is taken for dead when its heartbeat is older than this many seconds; on this host its process is asked.
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 5.0, 60.0
+#: Where model.json tells of the collaboration that a specialist came from.
+COLLABORATION = "collaboration"
 
 
 class JobFolder:
@@ -201,9 +203,14 @@ def trusted_generalists(folder: Path) -> dict[str, float]:
             described = json.loads((place / "model.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        trust = described.get("collaboration", {}).get("trust", {})
-        return {name: float(value) for name, value in trust.items() if value > 0}
+        return trusted_in(described)
     return {}
+
+
+def trusted_in(model: dict[str, Any]) -> dict[str, float]:
+    """Return the same of what model.json describes."""
+    trust = model.get(COLLABORATION, {}).get("trust", {})
+    return {name: float(value) for name, value in trust.items() if value > 0}
 
 
 def safe_id(name: str) -> str:

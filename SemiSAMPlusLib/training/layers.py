@@ -35,7 +35,7 @@ def write_layers(
     """Write prediction, uncertainty, and with generalists the prompts and each one's answer, on the case's own grid.
 
     The prediction is the specialist's own; its uncertainty is that of the refined prediction where generalists are trusted,
-    which finds more of its errors (docs/results.md).
+    which finds more of its errors (docs/method.md).
 
     Args:
         folder: The case's folder in layers/.

@@ -14,13 +14,13 @@ from ..cohort.cohort import Case, Cohort, Role
 from ..cohort.patches import CaseCache, Patch, PatchStream
 from ..cohort.plan import Plan
 from ..collaboration.collaboration import Collaboration, plain_view
-from ..collaboration.refinement import ABOUT, describe_collaboration
+from ..collaboration.refinement import describe_collaboration
 from ..collaboration.regularization import TaughtPatch
 from ..errors import ConfigError
 from ..run import events as kinds
 from ..run.config import TrainingConfig
 from ..run.events import EventWriter
-from ..run.folder import RunFolder
+from ..run.folder import COLLABORATION, RunFolder
 from ..specialist.device import memory_in_use
 from ..specialist.inference import arithmetic
 from ..specialist.methods import find_method
@@ -174,9 +174,10 @@ class Trainer:
 
     def _ask(self, unlabeled: Sequence[Patch]) -> list[TaughtPatch | None]:
         """Ask the generalists about each unlabelled patch that the step learns from."""
-        collaboration, specialist = self.collaboration, self.specialist()
+        collaboration = self.collaboration
         if collaboration is None or not self._asks(self.iteration):
             return [None] * len(unlabeled)
+        specialist = self.specialist()
         return self.threads.map(lambda patch: collaboration.ask(patch, specialist, self.iteration), unlabeled)
 
     def _batch(
@@ -222,16 +223,16 @@ class Trainer:
         Returns:
             ``done`` or ``stopped``.
         """
-        if self.collaboration is None:
-            return self._run()
         # Only beside a GPU, or cores that the patches leave free; elsewhere it would take from the step what it saves later.
         has_room = self.settled.device.type != "cpu" or torch.get_num_threads() > self.settled.config.batch
-        if has_room and self.unlabeled is not None:
+        if self.collaboration is not None and self.unlabeled is not None and has_room:
             self.collaboration.embed_ahead(self.unlabeled.coming(self.iteration, self.settled.config.batch))
         try:
             return self._run()
         finally:
-            self.collaboration.close()
+            self.threads.close()
+            if self.collaboration is not None:
+                self.collaboration.close()
 
     def _run(self) -> str:
         config, total = self.settled.config, self.settled.iterations
@@ -292,7 +293,7 @@ class Trainer:
             settled.cohort.channels,
             settled.precision,
             {"iteration": self.iteration}
-            | ({} if self.collaboration is None else {ABOUT: describe_collaboration(self.collaboration)}),
+            | ({} if self.collaboration is None else {COLLABORATION: describe_collaboration(self.collaboration)}),
         )
 
     def start_from(self, specialist: Specialist) -> None:
