@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from .boxes import bounding_box
+
 
 def depth_inside(structure: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Return how deep each voxel lies in a structure: the distance to the nearest voxel that is not of it.
@@ -20,7 +22,8 @@ def depth_inside(structure: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """
     depth = np.zeros(structure.shape)
     # Beyond the layer of voxels around the structure's box no voxel is the nearest: one of the layer is nearer.
-    box = _box(structure, (1, 1, 1))
+    box = bounding_box(structure, (1, 1, 1))
+    assert box is not None
     depth[box] = distance_transform_edt(structure[box], sampling=spacing)
     return depth
 
@@ -37,12 +40,7 @@ def distance_outside(structure: np.ndarray, spacing: Sequence[float], reach: flo
         (z, y, x) in mm, 0 inside.
     """
     distance = np.full(structure.shape, np.inf)
-    box = _box(structure, [int(reach / s) + 1 for s in spacing])
+    box = bounding_box(structure, [int(reach / s) + 1 for s in spacing])
+    assert box is not None
     distance[box] = distance_transform_edt(~structure[box], sampling=spacing)
     return distance
-
-
-def _box(structure: np.ndarray, margins: Sequence[int]) -> tuple[slice, ...]:
-    """Return the box around a structure and so many voxels more along each axis, as far as there are any."""
-    ends = [np.flatnonzero(structure.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    return tuple(slice(max(0, int(e[0]) - m), int(e[-1]) + 1 + m) for e, m in zip(ends, margins, strict=True))

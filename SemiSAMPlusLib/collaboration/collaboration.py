@@ -16,6 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from ..cohort.augmentation import cut
+from ..cohort.boxes import Box, bounding_box, extent
 from ..cohort.cohort import Case, Cohort
 from ..cohort.patches import CaseCache, Patch, PreparedCase
 from ..cohort.volume import Grid, Volume, read_volume, resample, training_grid
@@ -333,18 +334,13 @@ def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:
     return specialist.probabilities(cut(patch.source.image, patch.start, patch.image.shape[1:]))
 
 
-def _where_structures_can_be(probabilities: torch.Tensor) -> tuple[slice, slice, slice] | None:
+def _where_structures_can_be(probabilities: torch.Tensor) -> Box | None:
     """Return the box of all voxels where structures have more than ``_POSSIBLE``, with a margin; None where there are none."""
     possible = probabilities[0] < 1 - _POSSIBLE
-    if not possible.any():
+    ends = extent(possible)
+    if ends is None:
         return None
-    ends = [torch.nonzero(possible.amax(dim=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    margins = [max(_MARGIN, (int(places[-1]) - int(places[0])) // 2) for places in ends]
-    z, y, x = (
-        slice(max(0, int(places[0]) - margin), min(size, int(places[-1]) + 1 + margin))
-        for places, margin, size in zip(ends, margins, possible.shape, strict=True)
-    )
-    return z, y, x
+    return bounding_box(possible, np.maximum(_MARGIN, (ends[1] - ends[0]) // 2).tolist())
 
 
 def _case_volume(case: PreparedCase, spacing: float | None) -> Volume:

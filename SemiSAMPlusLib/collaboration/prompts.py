@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..cohort.boxes import extent
 from ..cohort.distances import depth_inside, distance_outside
 from ..cohort.volume import Grid, triple
 from ..generalist.generalist import PromptSet
@@ -74,8 +75,8 @@ def make_prompts(
     outside = np.argwhere((probability < 1 - _CONFIDENT) & near)
     limited = np.clip(full, 1e-4, 1 - 1e-4)
     logits = np.log(limited / (1 - limited))
-    extents = [np.flatnonzero((full >= 0.5).any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    box = full_grid.to_physical(np.array([[e[0] for e in extents], [e[-1] for e in extents]]))
+    ends = extent(full >= 0.5)
+    assert ends is not None
     sets = []
     for shift in _shifts(settings.sets):
         positive = _spread(inside, settings.positive, spacing, random)
@@ -86,7 +87,7 @@ def make_prompts(
                 labels=np.repeat([1, 0], [len(positive), len(negative)]),
                 mask=(logits + shift).astype(np.float32),
                 mask_grid=full_grid,
-                box=box,
+                box=full_grid.to_physical(ends),
             )
         )
     return sets

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..cohort.boxes import bounding_box
 from ..cohort.cohort import CLASS_COLORS, Class, summary
 from ..cohort.outputs import case_name, read_classes, read_segmentation
 from ..errors import VolumeError
@@ -30,6 +31,9 @@ EMPTY_NOTE = (
     "prediction lacks it, they are 0. Where either lacks it, 95HD is nan and ASD is inf; where both do, all are nan. "
     "Means are over finite values, n says how many these are."
 )
+
+#: What is measured of masks in which nothing is true.
+_ONE_VOXEL = (slice(0, 1),) * 3
 
 _IMAGE_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
@@ -180,7 +184,7 @@ def evaluate_segmentation(
     rows = []
     for index, one in enumerate(classes, start=1):
         masks = prediction == index, label == index
-        box = _box(masks[0] | masks[1])
+        box = bounding_box(masks[0] | masks[1], (1, 1, 1)) or _ONE_VOXEL
         found, true = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None].float() for mask in masks)
         with warnings.catch_warnings():
             # The first is said in EMPTY_NOTE; the second is MONAI's word about its own call.
@@ -268,16 +272,6 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value
-
-
-def _box(mask: np.ndarray, margin: int = 1) -> tuple[slice, ...]:
-    """Return the slices of the box around what is true, with a margin where there is room; of a voxel where nothing is."""
-    slices = []
-    for axis in range(mask.ndim):
-        where = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        start, stop = (where[0] - margin, where[-1] + 1 + margin) if where.size else (0, 1)
-        slices.append(slice(max(int(start), 0), int(stop)))
-    return tuple(slices)
 
 
 def _by_name(files: Path | Mapping[str, Path]) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from monai.utils import convert_to_tensor
 from torch import nn
 from torch.nn import functional
 
+from ..cohort.boxes import bounding_box
 from .windows import Start, plan_windows
 
 #: A structure can be where a window gives all of them together any more than this. To be the likeliest class, a structure
@@ -118,11 +119,13 @@ class _Looks:
             return bool(self._seen[place].any())
         # The corners that no other window covers; what windows see elsewhere they have seen well.
         assert self._sum is not None
-        bare = torch.nonzero(self._weights[place] == 0)
-        if not len(bare):
+        bare = bounding_box(self._weights[place] == 0)
+        if bare is None:
             return False
-        ends = [(s + int(a), s + int(b) + 1) for s, a, b in zip(start, bare.amin(0), bare.amax(0), strict=True)]
-        around = tuple(slice(max(0, a - _MARGIN), b + _MARGIN) for a, b in ends)
+        around = tuple(
+            slice(max(0, s + part.start - _MARGIN), s + part.stop + _MARGIN)
+            for s, part in zip(start, bare, strict=True)
+        )
         if self._seen[around].any():
             return True
         # Nothing has been added up where no window was, and equal sums of all classes would pass for structures.
@@ -184,11 +187,10 @@ def to_classes(probabilities: torch.Tensor, one_piece: Sequence[bool]) -> torch.
 def keep_largest_pieces(classes: torch.Tensor, one_piece: Sequence[bool]) -> torch.Tensor:
     """Return class indices (z, y, x) uint8 without the islands of structures that are one piece."""
     pieces = [index for index, whole in enumerate(one_piece, start=1) if whole]
-    if not pieces or not classes.any():
+    box = bounding_box(classes > 0) if pieces else None
+    if box is None:
         return classes
     keep = KeepLargestConnectedComponent(applied_labels=pieces, is_onehot=False, connectivity=3)
-    ends = [torch.nonzero(classes.amax(dim=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    box = tuple(slice(int(places[0]), int(places[-1]) + 1) for places in ends)
     kept = classes.clone()
     kept[box] = convert_to_tensor(keep(kept[box][None]))[0].to(torch.uint8)
     return kept

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..cohort.boxes import Box, bounding_box
 from ..cohort.volume import Grid
 from .inference import keep_largest_pieces, predictive_entropy
 
@@ -16,8 +17,6 @@ from .inference import keep_largest_pieces, predictive_entropy
 _SLAB = 64_000_000
 #: How much likelier than a structure background must be, for a voxel to be surely background whatever is rounded.
 _SURE = 0.01
-
-Box = tuple[slice, slice, slice]
 
 
 def to_native(probabilities: np.ndarray, grid: Grid, native: Grid) -> np.ndarray:
@@ -54,7 +53,7 @@ def native_classes(probabilities: np.ndarray, grid: Grid, native: Grid, one_piec
     possible = np.zeros(grid.shape, dtype=bool)
     for row, found in enumerate(possible):
         found[:] = (probabilities[1:, row] > probabilities[0, row] - _SURE).any(axis=0)
-    region = _bounding_box(possible)
+    region = bounding_box(possible)
     if region is not None:
         inside = _box_on(native, grid, region)
         for box in _slabs(native, len(probabilities), inside):
@@ -99,15 +98,6 @@ def _resample(maps: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
         image = resampler.Execute(part.image(channel[box].astype(np.float32)))
         resampled[:] = sitk.GetArrayViewFromImage(image)
     return result
-
-
-def _bounding_box(mask: np.ndarray) -> Box | None:
-    """Return the box of a mask (z, y, x), or None where it is empty."""
-    planes = mask.any(axis=(1, 2)), mask.any(axis=(0, 2)), mask.any(axis=(0, 1))
-    if not planes[0].any():
-        return None
-    ends = [np.flatnonzero(plane)[[0, -1]].tolist() for plane in planes]
-    return slice(ends[0][0], ends[0][1] + 1), slice(ends[1][0], ends[1][1] + 1), slice(ends[2][0], ends[2][1] + 1)
 
 
 def _box_on(grid: Grid, other: Grid, box: Box) -> Box:

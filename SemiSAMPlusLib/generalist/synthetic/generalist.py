@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch.nn.functional import avg_pool3d, pad
 
 from ...cohort.augmentation import look_up, straight_coordinates
+from ...cohort.boxes import extent
 from ...cohort.volume import Grid, Volume, triple
 from ..generalist import PromptSet
 from ..loading import check_state, load_state
@@ -189,8 +190,9 @@ def _says_something(prompts: PromptSet) -> bool:
 def _first_region(prompts: PromptSet, volume: Grid) -> Grid:
     """Return the region to look at first: around mask, box and positive points; where there are but points, a wide one."""
     corners = []
-    if prompts.mask is not None and prompts.mask_grid is not None and (prompts.mask > 0).any():
-        corners.append(prompts.mask_grid.to_physical(_extent(prompts.mask > 0)))
+    seen = extent(prompts.mask > 0) if prompts.mask is not None else None
+    if seen is not None and prompts.mask_grid is not None:
+        corners.append(prompts.mask_grid.to_physical(seen))
     if prompts.box is not None:
         corners.append(np.asarray(prompts.box, dtype=float))
     positive = np.asarray(prompts.points, dtype=float).reshape(-1, 3)[np.asarray(prompts.labels) == 1]
@@ -204,21 +206,20 @@ def _first_region(prompts: PromptSet, volume: Grid) -> Grid:
 
 def _better_region(logits: torch.Tensor, grid: Grid, volume: Grid, prompts: PromptSet) -> Grid | None:
     """Return the region that shows the answer larger, or whole where it is cut; None where there is none much better."""
-    structure = _asked_pieces(logits.cpu().numpy() > 0, grid, prompts)
-    if not structure.any():
+    sides = extent(_asked_pieces(logits.cpu().numpy() > 0, grid, prompts))
+    if sides is None:
         return None
-    extent = _extent(structure)
     ends = grid.to_index(volume.to_physical(_ends(volume)))
     # It is cut where it comes near the region's side and the volume goes on.
     last = np.asarray(grid.shape) - 1
-    cut = ((extent[0] < _RIM) & (ends.min(axis=0) < -_RIM)) | (
-        (extent[1] > last - _RIM) & (ends.max(axis=0) > last + _RIM)
+    cut = ((sides[0] < _RIM) & (ends.min(axis=0) < -_RIM)) | (
+        (sides[1] > last - _RIM) & (ends.max(axis=0) > last + _RIM)
     )
-    share = float(((extent[1] - extent[0] + 1) / (last + 1)).max())
+    share = float(((sides[1] - sides[0] + 1) / (last + 1)).max())
     if not cut.any() and share > 0.7 * _SHARE:
         return None
     grown = np.where(cut, 0.3 * (last + 1), 0)
-    return _region_around(grid.to_physical(np.stack([extent[0] - grown, extent[1] + grown])), volume)
+    return _region_around(grid.to_physical(np.stack([sides[0] - grown, sides[1] + grown])), volume)
 
 
 def _asked_pieces(structure: np.ndarray, grid: Grid, prompts: PromptSet) -> np.ndarray:
@@ -316,12 +317,6 @@ def _box_indices(prompts: PromptSet, grid: Grid) -> np.ndarray:
         return np.full((2, 3), np.nan)
     corners = grid.to_index(np.asarray(prompts.box, dtype=float))
     return np.stack([corners.min(axis=0), corners.max(axis=0)])
-
-
-def _extent(structure: np.ndarray) -> np.ndarray:
-    """Return the least and the greatest index (2, 3) of a mask."""
-    sides = [np.flatnonzero(structure.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    return np.array([[side[0] for side in sides], [side[-1] for side in sides]], dtype=float)
 
 
 def _ends(grid: Grid) -> np.ndarray:

@@ -1,0 +1,45 @@
+"""The box of a mask: where along each axis anything is true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+#: Slices along (z, y, x).
+Box: TypeAlias = tuple[slice, slice, slice]
+
+
+def extent(mask: np.ndarray | torch.Tensor) -> np.ndarray | None:
+    """Return the first and the last index (2, 3) of what is true along each axis, or None where nothing is.
+
+    Args:
+        mask: (z, y, x) boolean.
+    """
+    array = mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
+    lines = np.asarray(array.any(axis=2))
+    if not lines.any():
+        return None
+    planes = (lines.any(axis=1), lines.any(axis=0), array.any(axis=(0, 1)))
+    return np.array([np.flatnonzero(plane)[[0, -1]] for plane in planes]).T
+
+
+def bounding_box(mask: np.ndarray | torch.Tensor, margins: Sequence[int] = (0, 0, 0)) -> Box | None:
+    """Return the box of what is true and so many voxels more along each axis, as far as there are any; None where nothing is.
+
+    Args:
+        mask: (z, y, x) boolean.
+        margins: Voxels along (z, y, x).
+    """
+    ends = extent(mask)
+    if ends is None:
+        return None
+    z, y, x = (
+        slice(max(0, first - margin), min(size, last + 1 + margin))
+        for first, last, margin, size in zip(*ends.tolist(), margins, mask.shape, strict=True)
+    )
+    return z, y, x
