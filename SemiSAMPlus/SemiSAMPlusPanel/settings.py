@@ -46,7 +46,7 @@ def methods() -> list[tuple[str, str, str]]:
             _("Pastes parts of unlabelled volumes into labelled ones, and the other way round."),
         ),
         ("cps", _("Cross pseudo supervision"), _("Two networks teach each other; takes about twice as long.")),
-        ("mean-teacher", _("Mean teacher"), _("The specialist must agree with its own average under noise.")),
+        ("mean-teacher", _("Mean teacher"), _("Under disturbance the specialist must agree with its own average.")),
         ("ua-mt", _("Uncertainty-aware mean teacher"), _("Mean teacher, only where the teacher is certain.")),
         ("dan", _("Adversarial network"), _("Segmentations of unlabelled volumes must look like labelled ones.")),
         (

@@ -145,9 +145,9 @@ class Trainer:
         config, iteration = self.settled.config, self.iteration
         torch.manual_seed(config.seed * 1_000_003 + iteration)  # Dropout; makes a step depend on nothing before it.
         labeled = self._draw(self.labeled)
-        learns, asks = self.method.learns_from_unlabeled(iteration), self._asks(iteration)
-        unlabeled = self._draw(self.unlabeled) if learns or asks else []
-        taught = self._ask(unlabeled) if unlabeled else []
+        asks = self._asks(iteration)
+        unlabeled = self._draw(self.unlabeled) if asks or self.method.learns_from_unlabeled(iteration) else []
+        taught = self._ask(unlabeled) if asks else [None] * len(unlabeled)
         batch = self._batch(labeled, unlabeled, taught)
         self.method.train()
         self.method.teacher.eval()
@@ -170,13 +170,14 @@ class Trainer:
         return stream.draw(self.iteration, self.settled.config.batch, map=self.threads.map) if stream else []
 
     def _asks(self, iteration: int) -> bool:
-        return self.collaboration is not None and self.collaboration.asks(iteration)
+        """Return whether generalists are asked, and have a way to teach: beliefs that they correct, or a loss of their own."""
+        has_way = self.method.beliefs != "corrected" or self.method.learns_from_unlabeled(iteration)
+        return has_way and self.collaboration is not None and self.collaboration.asks(iteration)
 
     def _ask(self, unlabeled: Sequence[Patch]) -> list[TaughtPatch | None]:
-        """Ask the generalists about each unlabelled patch that the step learns from."""
+        """Ask the generalists about each unlabelled patch."""
         collaboration = self.collaboration
-        if collaboration is None or not self._asks(self.iteration):
-            return [None] * len(unlabeled)
+        assert collaboration is not None
         specialist = self.specialist()
         return self.threads.map(lambda patch: collaboration.ask(patch, specialist, self.iteration), unlabeled)
 
@@ -185,7 +186,7 @@ class Trainer:
     ) -> Batch:
         images = torch.stack([patch.image for patch in labeled])
         beliefs = None
-        if unlabeled and self.method.takes_beliefs and self.method.learns_from_unlabeled(self.iteration):
+        if unlabeled and self.method.beliefs != "none" and self.method.learns_from_unlabeled(self.iteration):
             pairs = zip(unlabeled, taught, strict=True)
             beliefs = torch.stack(self.threads.map(lambda pair: self._belief(*pair), pairs))
         return Batch(
@@ -198,17 +199,20 @@ class Trainer:
         )
 
     def _belief(self, patch: Patch, taught: TaughtPatch | None) -> torch.Tensor:
-        """Return what the teacher says of a patch, corrected where generalists taught; see :class:`Batch`."""
-        belief = plain_view(patch, self.specialist()) if taught is None else taught.corrected()
+        """Return what the teacher says of a patch, as the method wants it; see :attr:`Method.beliefs`."""
+        if taught is None:
+            belief = plain_view(patch, self.specialist())
+        else:
+            belief = taught.corrected() if self.method.beliefs == "corrected" else taught.belief
         return look_up(belief, patch.undeformed_coordinates(), outside=0.0)
 
     def _collaboration_loss(
         self, batch: Batch, taught: Sequence[TaughtPatch | None], outputs: StepLosses
     ) -> dict[str, torch.Tensor]:
-        """Return L_sam on the unlabelled patches, for methods that the generalists do not teach through beliefs."""
+        """Return L_sam on the unlabelled patches, for methods that generalists do not teach through corrected beliefs."""
         terms = []
         for number, lesson in enumerate(taught):
-            if lesson is not None and batch.beliefs is None:
+            if lesson is not None and self.method.beliefs != "corrected":
                 place = slice(number, number + 1)
                 logits = outputs.unlabeled_logits
                 logits = self.method.student(batch.unlabeled[place]) if logits is None else logits[place]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,12 +36,14 @@ from SemiSAMPlusLib.cohort.volume import Grid, Volume
 from SemiSAMPlusLib.collaboration.collaboration import Collaboration, CollaborationSettings
 from SemiSAMPlusLib.collaboration.confidence import mean_and_variance, voxel_confidence
 from SemiSAMPlusLib.collaboration.prompts import PromptSettings, make_prompts
-from SemiSAMPlusLib.collaboration.regularization import combine, compete
+from SemiSAMPlusLib.collaboration.regularization import TaughtPatch, combine, compete
 from SemiSAMPlusLib.collaboration.trust import View, expected_dice, hard_views, trust_on
 from SemiSAMPlusLib.generalist.generalist import PromptSet
 from SemiSAMPlusLib.run.folder import RunFolder
+from SemiSAMPlusLib.specialist.methods.base import Batch
 from SemiSAMPlusLib.specialist.specialist import Specialist
 from SemiSAMPlusLib.training.run import train
+from SemiSAMPlusLib.training.trainer import Trainer
 
 SHAPE = (24, 24, 24)
 GRID = Grid(SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
@@ -734,6 +737,50 @@ def test_with_trust_it_is_another_run(cohort: Cohort, tmp_path: Path, monkeypatc
     trusted = _train(cohort, tmp_path / "trusted", monkeypatch, fake, trust=1.0, **settings)
     assert fake.asked > 0
     assert weights_of(trusted.path) != weights_of(without.path)
+
+
+@pytest.mark.parametrize(("method", "asked"), [("copy-paste", [2, 3, 4, 5, 6, 7]), ("mean-teacher", [*range(8)])])
+def test_generalists_are_asked_where_they_have_a_way_to_teach(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, asked: list[int]
+) -> None:
+    """Copy-paste learns from labelled patches alone for a quarter of the training, and has no beliefs to correct until then."""
+    iterations = set()
+    ask = Collaboration.ask
+
+    def recorded(self: Collaboration, patch: Patch, specialist: Specialist, iteration: int) -> TaughtPatch | None:
+        iterations.add(iteration)
+        return ask(self, patch, specialist, iteration)
+
+    monkeypatch.setattr(Collaboration, "ask", recorded)
+    _train(cohort, tmp_path / "run", monkeypatch, FakeGeneralist(noise), iterations=8, method=method, trust=1.0)
+    assert sorted(iterations) == asked
+
+
+@pytest.mark.parametrize(("method", "first"), [("copy-paste", 1), ("mean-teacher", 0)])
+def test_generalists_correct_the_beliefs_of_copy_paste_and_leave_mean_teachers_alone(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, first: int
+) -> None:
+    """Mean teacher gets a loss beside its own, as in the paper."""
+    monkeypatch.setattr("SemiSAMPlusLib.collaboration.prompts._CONFIDENT", 0.01)
+    settings = {"iterations": 4, "method": method, "trust": 1.0}
+    beliefs: list[dict[int, torch.Tensor]] = []
+    losses = []
+    make = Trainer._batch
+
+    def recorded(self: Trainer, *arguments: Any) -> Batch:
+        batch = make(self, *arguments)
+        if batch.beliefs is not None:
+            beliefs[-1][batch.iteration] = batch.beliefs
+        return batch
+
+    monkeypatch.setattr(Trainer, "_batch", recorded)
+    for number, generalist in enumerate((None, FakeGeneralist(noise))):
+        beliefs.append({})
+        run = _train(cohort, tmp_path / str(number), monkeypatch, generalist, **settings)
+        losses.append({name for event in run.events() if event["event"] == "progress" for name in event["losses"]})
+    alone, taught = (one[first] for one in beliefs)  # Until then both have learned the same.
+    assert torch.equal(alone, taught) == (method == "mean-teacher")
+    assert losses[1] - losses[0] == ({"collaboration"} if method == "mean-teacher" else set())
 
 
 def test_trust_is_measured_without_the_labels_of_unlabelled_cases(

@@ -175,12 +175,19 @@ def test_the_ramp_and_a_weight_of_ones_own() -> None:
 
 def test_mean_teacher_is_the_squared_difference_of_probabilities() -> None:
     method = _method("mean-teacher", make=Pointwise)
-    with torch.no_grad():
-        method.teacher.layer.weight.zero_()  # type: ignore[union-attr]
-        method.teacher.layer.bias.zero_()  # type: ignore[union-attr]
     batch = _batch(iteration=ITERATIONS)
-    expected = (method.student(batch.unlabeled).softmax(dim=1) - 0.5).square().mean() * 0.1
-    torch.testing.assert_close(method.step_losses(batch).losses["consistency"], expected)
+    squared = (method.student(batch.unlabeled).softmax(dim=1) - batch.beliefs).square()
+    torch.testing.assert_close(method.step_losses(batch).losses["consistency"], squared.mean() * 0.1)
+    batch.beliefs[..., 8:] = 0  # type: ignore[index]  # Where the teacher did not look, nothing is learned.
+    torch.testing.assert_close(method.step_losses(batch).losses["consistency"], squared[..., :8].mean() / 2 * 0.1)
+
+
+def test_ua_mt_makes_its_own_targets() -> None:
+    method = _method("ua-mt", make=Pointwise)
+    batch = _batch()
+    with_beliefs = method.step_losses(batch).losses
+    without = method.step_losses(replace(_batch(), beliefs=None)).losses
+    assert float(with_beliefs["consistency"].detach()) == float(without["consistency"].detach())
 
 
 def test_ua_mt_learns_only_where_the_teacher_is_certain() -> None:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import exp
+from typing import Literal
 
 import torch
 from torch import nn
 
 from ..losses import dice_and_cross_entropy
+
+#: What a method wants of the teacher's look at undeformed patches, see :attr:`Method.beliefs`.
+Beliefs = Literal["none", "plain", "corrected"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,9 @@ class Batch:
         unlabeled: (batch, channels, z, y, x) images without; the batch may be 0.
         iteration: Which step of the training, from 0.
         random: Where a method's chance comes from: seeded by the iteration, so a resumed run draws the same.
-        beliefs: (batch, classes, z, y, x) for methods that :attr:`Method.takes_beliefs`: what the teacher says of the
-            unlabelled patches before they were deformed and disturbed, corrected by the generalists that are trusted,
-            and brought to the patches as they are; 0 for all classes beyond what it saw. None for other methods.
+        beliefs: (batch, classes, z, y, x) for methods that want them, see :attr:`Method.beliefs`: what the teacher says
+            of the unlabelled patches before they were deformed and disturbed, brought to the patches as they are; 0 for
+            all classes beyond what it saw. None for other methods, and while they learn from labelled patches alone.
     """
 
     labeled: torch.Tensor
@@ -89,12 +93,13 @@ class Method(nn.Module, ABC):
 
     Attributes:
         dropout: Share of features that the method wants dropped in training.
-        takes_beliefs: Whether it learns from pseudo-labels that are made for it, see :class:`Batch`. The generalists
-            then teach through them; other methods get a loss term beside their own.
+        beliefs: Whether it learns from what the teacher says of undeformed patches, see :class:`Batch`: ``none``, it
+            makes its own targets; ``plain``, as the teacher says it; ``corrected``, as far as generalists are trusted
+            corrected by them. These then teach through nothing else; other methods get a loss term beside their own.
     """
 
     dropout: float = 0.0
-    takes_beliefs: bool = False
+    beliefs: Beliefs = "none"
 
     def __init__(self, make_network: Callable[[], nn.Module], settings: MethodSettings) -> None:
         super().__init__()

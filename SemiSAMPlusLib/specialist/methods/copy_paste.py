@@ -9,7 +9,7 @@ from monai.transforms import KeepLargestConnectedComponent
 from monai.utils import convert_to_tensor
 
 from ..losses import dice_and_cross_entropy, known
-from .base import Batch, Method, StepLosses
+from .base import Batch, Beliefs, Method, StepLosses
 
 #: Side of the pasted box as a share of the patch, and weight of a pseudo-label beside a label's 1 (both the paper's).
 _BOX, _PSEUDO_WEIGHT = 2 / 3, 0.5
@@ -29,7 +29,7 @@ class CopyPaste(Method):
     NeurIPS 2020; the paper asks both the same).
     """
 
-    takes_beliefs = True
+    beliefs: Beliefs = "corrected"
 
     def learns_from_unlabeled(self, iteration: int) -> bool:
         """Return whether the supervised beginning is over."""

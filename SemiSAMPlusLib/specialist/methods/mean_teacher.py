@@ -1,15 +1,21 @@
-"""Mean Teacher: the specialist agrees with its own moving average under noise (Tarvainen & Valpola, NeurIPS 2017)."""
+"""Mean Teacher: the specialist agrees with its own moving average (Tarvainen & Valpola, NeurIPS 2017)."""
 
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import mse_loss
 
-from .base import Batch, Method, StepLosses
+from ..losses import known
+from .base import Batch, Beliefs, Method, StepLosses
 
 
 class MeanTeacher(Method):
-    """Supervised loss plus the mean squared difference of student's and teacher's probabilities on unlabelled patches."""
+    """Supervised loss plus the mean squared difference of student's and teacher's probabilities on unlabelled patches.
+
+    The teacher sees a patch before it is deformed and disturbed, the student after (ours, as in copy-paste; the paper
+    disturbs both alike, each with noise of its own).
+    """
+
+    beliefs: Beliefs = "plain"
 
     def step_losses(self, batch: Batch) -> StepLosses:
         """Return the supervised loss and the ramped consistency, 0.1·exp(-5(1 - t/T)²) at its defaults."""
@@ -29,9 +35,5 @@ class MeanTeacher(Method):
             probability: (batch, classes, z, y, x) the student's, on the unlabelled patches, with gradient.
             batch: The patches of the step.
         """
-        return mse_loss(probability, self.teach(batch))
-
-    @torch.no_grad()
-    def teach(self, batch: Batch) -> torch.Tensor:
-        """Return the teacher's probabilities on the unlabelled patches under noise."""
-        return self.teacher(batch.unlabeled + batch.noise_like(batch.unlabeled)).float().softmax(dim=1)
+        assert batch.beliefs is not None
+        return ((probability - batch.beliefs).square() * known(batch.beliefs)).mean()

@@ -7,7 +7,7 @@ from math import log
 import torch
 
 from ..losses import entropy_of
-from .base import Batch
+from .base import Batch, Beliefs
 from .mean_teacher import MeanTeacher
 
 #: Monte Carlo passes of the teacher, and how many are computed together, which bounds the memory.
@@ -18,12 +18,18 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
     """Mean Teacher with the consistency masked by the entropy of the teacher's mean over Monte Carlo dropout passes."""
 
     dropout = 0.2
+    beliefs: Beliefs = "none"  # The paper's own targets: teacher and student see the same patch.
 
     def consistency(self, probability: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the mean squared difference where the teacher is certain."""
         squared = (probability - self.teach(batch)).square()
         certain = self.certain(batch)
         return (squared * certain).sum() / (certain.sum() * squared.shape[1] + 1e-6)
+
+    @torch.no_grad()
+    def teach(self, batch: Batch) -> torch.Tensor:
+        """Return the teacher's probabilities on the unlabelled patches under noise."""
+        return self.teacher(batch.unlabeled + batch.noise_like(batch.unlabeled)).float().softmax(dim=1)
 
     @torch.no_grad()
     def certain(self, batch: Batch) -> torch.Tensor:
