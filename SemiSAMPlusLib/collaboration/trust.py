@@ -27,6 +27,7 @@ from ..cohort.augmentation import IntensityAugmentation, SpatialAugmentation, lo
 from ..cohort.patches import PreparedCase
 from ..cohort.volume import triple
 from ..specialist.inference import to_classes
+from ..specialist.overlap import dice_by_class
 from ..specialist.specialist import Specialist
 
 #: A specialist agrees with itself more than with the truth: the true error is so many times what it differs from itself
@@ -181,10 +182,5 @@ def _centred(spatial: SpatialAugmentation, shape: tuple[int, int, int], random: 
 
 def _mean_dice(first: torch.Tensor, second: torch.Tensor, classes: int) -> float | None:
     """Return the mean Dice over the classes that either shows, None where neither shows any."""
-    scores = []
-    for index in range(1, classes + 1):
-        one, other = first == index, second == index
-        size = int(one.sum()) + int(other.sum())
-        if size:
-            scores.append(2 * int((one & other).sum()) / size)
+    scores = [dice for dice in dice_by_class(first, second, classes) if dice is not None]
     return float(np.mean(scores)) if scores else None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..cohort.outputs import (
     PREDICTIVE_ENTROPY,
@@ -23,10 +22,9 @@ from ..collaboration.collaboration import Collaboration
 from ..generalist.generalist import PromptSet
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
-from ..specialist.inference import to_classes
 from ..specialist.native import native_classes, native_entropy, to_native
 from ..specialist.specialist import Specialist
-from .validation import dice_of
+from .validation import dice_on
 
 
 def write_layers(
@@ -70,17 +68,9 @@ def write_layers(
     inside = uncertainty[labels > 0]
     about["mean_uncertainty"] = round(float((inside if inside.size else uncertainty).mean()), 5)
     if case.label is not None:
-        about["dice"] = _dice(case.label, probabilities, specialist)
+        dice = dice_on(case.label, probabilities, specialist)
+        about["dice"] = {name: round(value, 5) for name, value in dice.items()}
     write_text_atomically(folder / "about.json", json.dumps(about) + "\n")
-
-
-def _dice(label: torch.Tensor, probabilities: torch.Tensor, specialist: Specialist) -> dict[str, float]:
-    """Return the Dice of each class that the case shows, on the training's grid."""
-    predicted = to_classes(probabilities, specialist.plan.one_piece).cpu()
-    masks = {
-        one.name: (label[0].cpu() == number, predicted == number) for number, one in enumerate(specialist.classes, 1)
-    }
-    return {name: round(dice_of(answer, truth), 5) for name, (truth, answer) in masks.items() if truth.any()}
 
 
 def _write_prompts(path: Path, prompts: Sequence[Sequence[PromptSet]], grid: Grid, specialist: Specialist) -> None:

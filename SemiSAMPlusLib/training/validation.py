@@ -1,4 +1,4 @@
-"""Dice in the training grid, while training; the final figures are those of the evaluation room, on the input's own grid."""
+"""How good the specialist is while it trains, on cases with labels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from ..cohort.patches import PreparedCase
 from ..specialist.inference import to_classes
+from ..specialist.overlap import dice_by_class
 from ..specialist.specialist import Specialist
 
 
@@ -18,11 +19,8 @@ def validate(specialist: Specialist, cases: Sequence[PreparedCase]) -> dict[str,
     for case in cases:
         if case.label is None:
             continue
-        predicted = to_classes(specialist.probabilities(case.image), specialist.plan.one_piece)
-        for index, structure in enumerate(specialist.classes, start=1):
-            truth, answer = case.label[0] == index, predicted == index
-            if truth.any():
-                scores[structure.name].append(dice_of(answer, truth))
+        for name, dice in dice_on(case.label, specialist.probabilities(case.image), specialist).items():
+            scores[name].append(dice)
     return {name: round(float(np.mean(values)), 5) if values else None for name, values in scores.items()}
 
 
@@ -31,7 +29,18 @@ def mean_dice(dice: dict[str, float | None]) -> float:
     return float(np.mean([value for value in dice.values() if value is not None] or [0.0]))
 
 
-def dice_of(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return the Dice of two boolean masks, 1 where both are empty."""
-    size = int(first.sum()) + int(second.sum())
-    return 2 * int((first & second).sum()) / size if size else 1.0
+def dice_on(label: torch.Tensor, probabilities: torch.Tensor, specialist: Specialist) -> dict[str, float]:
+    """Return the Dice of each class that a label shows.
+
+    Args:
+        label: (1, z, y, x) class indices.
+        probabilities: (classes with background, z, y, x) what is said of the case.
+        specialist: Whose classes they are.
+    """
+    predicted = to_classes(probabilities, specialist.plan.one_piece)
+    scores = dice_by_class(label[0], predicted, len(specialist.classes))
+    return {
+        structure.name: score
+        for index, (structure, score) in enumerate(zip(specialist.classes, scores, strict=True), start=1)
+        if score is not None and (label == index).any()
+    }
