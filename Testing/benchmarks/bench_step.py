@@ -1,6 +1,7 @@
 """What a training step costs, by recipe and by stage, beside a step in the scheme of the released SemiSAM+ code.
 
-Each recipe runs in a child of its own: time and memory are its own. SAM-Med3D has random weights here (its cost does not
+Whole steps of all recipes are taken in turn in one child, so that their ratios do not drift with the machine; then each
+recipe runs in a child of its own for its stages and its memory. SAM-Med3D has random weights here (its cost does not
 depend on them), and embeddings are made before the clock starts. The released scheme is rebuilt from our own modules as
 docs tell of it: the checkpoint read at each step, the padded encoder, ten clicks one after another, and a 3D U-Net of 19
 million parameters with its teacher on 128³, batch 2, float32. About four minutes on two cores, of which one step of that
@@ -113,7 +114,8 @@ def child(task: dict[str, Any]) -> dict[str, Any]:
 
     if task["threads"]:
         torch.set_num_threads(task["threads"])
-    return {"learn": _learn, "row": _measure_row, "released": _measure_released}[task["do"]](task)
+    do = {"learn": _learn, "turn": _measure_in_turn, "row": _measure_row, "released": _measure_released}[task["do"]]
+    return do(task)
 
 
 # Our own steps
@@ -173,13 +175,36 @@ def _learn(task: dict[str, Any]) -> dict[str, Any]:
     return {"about": about(), "patch": plan.patch, "size": plan.size, "precision": trainer.settled.precision}
 
 
-def _measure_row(task: dict[str, Any]) -> dict[str, Any]:
-    """Measure whole steps, then as many with their stages apart."""
+def _warm_up(trainer: Any) -> None:
+    """Go to where every method asks and learns from all; draw and embed every case before a clock starts."""
+    trainer.iteration = trainer.settled.iterations * 3 // 10
+    for _ in range(-(-len(trainer.settled.cohort.unlabeled) // trainer.settled.config.batch) + 1):
+        trainer.step()
+
+
+def _measure_in_turn(task: dict[str, Any]) -> dict[str, Any]:
+    """Measure whole steps of all recipes in turn: seconds by recipe."""
     import torch
 
-    method, generalist = ROWS[task["name"]]
-    trainer = _trainer(task, method, generalist)
-    begin = trainer.settled.iterations * 3 // 10
+    trainers = {name: _trainer(task, *recipe) for name, recipe in ROWS.items()}
+    for trainer in trainers.values():
+        _warm_up(trainer)
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    for _ in range(task["steps"]):
+        for name, trainer in trainers.items():
+            begun = time.perf_counter()
+            trainer.step()
+            if trainer.settled.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def _measure_row(task: dict[str, Any]) -> dict[str, Any]:
+    """Measure the stages of steps."""
+    import torch
+
+    trainer = _trainer(task, *ROWS[task["name"]])
     asked: list[bool] = []
     if trainer.collaboration is not None:
         ask = trainer.collaboration.ask
@@ -190,17 +215,7 @@ def _measure_row(task: dict[str, Any]) -> dict[str, Any]:
             return lesson
 
         trainer.collaboration.ask = asking
-    # Every case is drawn and embedded once before the clock starts.
-    warm = -(-len(trainer.settled.cohort.unlabeled) // trainer.settled.config.batch) + 1
-    seconds = []
-    for number in range(warm + task["steps"]):
-        trainer.iteration = begin + number
-        begun = time.perf_counter()
-        trainer.step()
-        if trainer.settled.device.type == "cuda":
-            torch.cuda.synchronize()
-        if number >= warm:
-            seconds.append(time.perf_counter() - begun)
+    _warm_up(trainer)
     stages = Stages(task["device"])
     for owner, attribute, name in (
         (trainer, "_draw", "draw"),
@@ -220,7 +235,6 @@ def _measure_row(task: dict[str, Any]) -> dict[str, Any]:
     torch.Tensor.backward = backward  # type: ignore[method-assign]
     on_gpu = trainer.settled.device.type == "cuda"
     return {
-        "seconds": seconds,
         "stages": {name: stages.mean(name, task["steps"]) for name in _STAGES},
         "stage_memory": {name: stages.memory[name] for name in _STAGES},
         "peak": max(stages.memory.values()) if on_gpu else peak_memory(),
@@ -370,7 +384,7 @@ def main(
 
     Args:
         steps: Steps that are timed, and as many again for their stages.
-        rounds: How often all rows are measured in turn.
+        rounds: So many times as many steps, and so many children for the stages of each row.
         released_steps: Steps of the released scheme; 0 leaves it out.
         device: Where to train.
         threads: CPU threads; all cores where not given.
@@ -382,6 +396,7 @@ def main(
         what = _write_cohort(Path(folder), unlabeled)
         common = {"folder": folder, "device": device, "threads": threads}
         learned = in_child(__file__, {"do": "learn", **common})
+        turns = in_child(__file__, {"do": "turn", "steps": steps * rounds, **common})
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for _ in range(rounds):
             for name in ROWS:
@@ -392,7 +407,9 @@ def main(
     print(
         f"{learned['about']} {what}, patches of {patch}, batch 2 + 2, size {learned['size']}, {learned['precision']}.\n"
     )
-    whole = {name: statistics.median(s for one in ones for s in one["seconds"]) for name, ones in found.items()}
+    whole = {name: statistics.median(seconds) for name, seconds in turns.items()}
+    if released_steps:
+        whole[RELEASED] = statistics.median(found[RELEASED][0]["seconds"])
     stages = {name: _stages(ones) for name, ones in found.items()}
     rows = []
     for name, ones in found.items():
@@ -412,6 +429,8 @@ def main(
     }
     for name, ratio in ratios.items():
         print(f"- {name} adds {ratio:.2f} of a mean-teacher step (target 0.3 or less).")
+    ratio = whole["copy-paste + random-walker (default)"] / whole["copy-paste"] - 1
+    print(f"- random-walker adds {ratio:.2f} of a copy-paste step.")
     for row in ROWS:
         answered = found[row][0]["answered"]
         if answered is not None:
@@ -433,7 +452,9 @@ def main(
         ours = whole["copy-paste + random-walker (default)"]
         print(f"- Its whole step takes {whole[RELEASED] / ours:.0f} × ours at the defaults (target 20 or more).")
     if output is not None:
-        output.write_text(json.dumps({"about": learned, "rows": found}, indent=1) + "\n", encoding="utf-8")
+        output.write_text(
+            json.dumps({"about": learned, "in_turn": turns, "rows": found}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def _stages(ones: list[dict[str, Any]]) -> dict[str, float]:
