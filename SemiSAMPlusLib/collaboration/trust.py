@@ -5,11 +5,12 @@ answers them. Two measurements keep trust honest (both ours):
 
 1. *The error to be expected.* On unlabelled cases, the specialist's segmentation is compared with the one that it
    makes of the same case strongly deformed. From their Dice follows about its true Dice there.
-2. *Views that are as hard.* Labelled cases are deformed and disturbed more and more, until the specialist's Dice on
-   them has fallen to that value. Its errors there are of the kind that it makes on another patient.
+2. *Views that are as hard.* Labelled cases are deformed and disturbed more and more, and a view counts the more, the
+   nearer the specialist's Dice on it is to that value: the weight v falls as a Gaussian as wide as the value is
+   uncertain. Its errors on such views are of the kind that it makes on another patient.
 
 On these views the generalists are asked as in training, and their trusts are the shares ω of their corrections that
-together bring the specialist's f nearest to the truth y: ω minimises Σ (y - f - Σ_g ω_g w_g (F̄_g - f))², each ω ≥ 0 and
+together bring the specialist's f nearest to the truth y: ω minimises Σ v (y - f - Σ_g ω_g w_g (F̄_g - f))², each ω ≥ 0 and
 all together at most 1. A share below 0.1 counts as 0, and where taking the shares does not raise the mean Dice, every
 trust is 0.
 """
@@ -17,7 +18,8 @@ trust is 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import exp
 
 import numpy as np
 import torch
@@ -35,8 +37,9 @@ from ..specialist.specialist import Specialist
 _ERROR_RATIO = 1.3
 #: How strongly labelled cases are deformed, in multiples of the training's augmentation; and how often each.
 _STRENGTHS, _DRAWS = (1.0, 2.0, 3.0), 4
-#: Views that are asked about, those whose Dice is nearest to the expected one.
-_VIEWS = 6
+#: How uncertain the expected Dice is: the standard deviation of the Gaussian by which views count; and the least that is
+#: worth the asking.
+_UNCERTAIN, _LEAST_COUNT = 0.1, 0.05
 #: A smaller share is not worth the asking; what it gains on so few views, nonsense gains now and then.
 _LEAST_SHARE = 0.1
 #: Unlabelled cases on which the error to be expected is measured.
@@ -54,6 +57,7 @@ class View:
         truth: (z, y, x) class indices.
         case: The case it was made of, undeformed.
         dice: The specialist's mean Dice over the classes.
+        counts: How much the view counts, 0 to 1, see :func:`hard_views`.
     """
 
     key: str
@@ -62,6 +66,7 @@ class View:
     truth: torch.Tensor
     case: PreparedCase
     dice: float
+    counts: float = 1.0
 
 
 #: Returns a generalist's mean answer (classes with background, z, y, x) and its confidence (z, y, x) for a view, without
@@ -91,7 +96,7 @@ def expected_dice(specialist: Specialist, cases: Sequence[PreparedCase], seed: i
 
 
 def hard_views(specialist: Specialist, cases: Sequence[PreparedCase], expected: float, seed: int) -> list[View]:
-    """Return deformed labelled cases on which the specialist's Dice is about ``expected``."""
+    """Return deformed labelled cases, which count the more, the nearer the specialist's Dice on them is to ``expected``."""
     views = []
     for draw in range(_DRAWS):
         case = cases[draw % len(cases)]
@@ -108,7 +113,14 @@ def hard_views(specialist: Specialist, cases: Sequence[PreparedCase], expected: 
             if dice is not None and dice > 0:
                 key = f"{case.case.name}/{draw}/{strength}"
                 views.append(View(key, image, probabilities, truth, case, dice))
-    return sorted(views, key=lambda view: abs(view.dice - expected))[:_VIEWS]
+    counts = _counts([view.dice for view in views], expected)
+    return [replace(view, counts=count) for view, count in zip(views, counts, strict=True) if count >= _LEAST_COUNT]
+
+
+def _counts(dice: Sequence[float], expected: float) -> list[float]:
+    """Return how much views of these Dice count: by a Gaussian around the expected one, of which the nearest gets 1."""
+    distances = [((one - expected) / _UNCERTAIN) ** 2 for one in dice]
+    return [exp((min(distances) - distance) / 2) for distance in distances]
 
 
 def trust_on(views: Sequence[View], ask: Mapping[str, Ask], classes: int) -> dict[str, float]:
@@ -127,15 +139,15 @@ def trust_on(views: Sequence[View], ask: Mapping[str, Ask], classes: int) -> dic
         corrections = [_correction(view, answer) for answer in answers]
         error = torch.stack([view.truth == index for index in range(classes + 1)]).float() - view.probabilities
         for row, mine in enumerate(corrections):
-            along[row] += float((mine * error).sum())
+            along[row] += view.counts * float((mine * error).sum())
             for column, other in enumerate(corrections):
-                products[row, column] += float((mine * other).sum())
+                products[row, column] += view.counts * float((mine * other).sum())
         if any(answer is not None for answer in answers):
             asked.append((view, corrections))
     shares = _shares(products, along)
     shares[shares < _LEAST_SHARE] = 0.0
-    gains = [_gain(view, corrections, shares, classes) for view, corrections in asked]
-    if not gains or np.mean(gains) <= 0:
+    gains = [view.counts * _gain(view, corrections, shares, classes) for view, corrections in asked]
+    if sum(gains) <= 0:
         shares = np.zeros_like(shares)
     return dict(zip(names, map(float, shares), strict=True))
 

@@ -545,7 +545,11 @@ def test_views_are_as_hard_as_they_should_be(tmp_path: Path) -> None:
     specialist, _, _ = _views(tmp_path)
     cases = [_case(tmp_path, MASK)]
     hard, easy = (hard_views(specialist, cases, wanted, seed=0) for wanted in (0.3, 0.95))
-    assert np.mean([v.dice for v in hard]) < np.mean([v.dice for v in easy])
+    means = [np.average([v.dice for v in views], weights=[v.counts for v in views]) for views in (hard, easy)]
+    assert means[0] < means[1]
+    for views, wanted in ((hard, 0.3), (easy, 0.95)):  # The nearest counts fully, however far it is.
+        assert max(views, key=lambda view: view.counts) is min(views, key=lambda view: abs(view.dice - wanted))
+        assert max(view.counts for view in views) == 1
     for view in (*hard, *easy):
         assert view.truth.shape == SHAPE
         assert view.probabilities.shape == (2, *SHAPE)
@@ -596,6 +600,22 @@ def test_a_generalist_that_is_half_right_earns_something_in_between(tmp_path: Pa
         return torch.where(spoiled, 1 - view.truth.float(), view.truth.float())
 
     assert _trust(views, say) < _trust(views, lambda view: view.truth.float())
+
+
+def test_a_view_weighs_what_it_counts(tmp_path: Path) -> None:
+    """One that tells the truth of some views and the opposite of others."""
+    _, _, views = _views(tmp_path)
+    half = len(views) // 2
+    liars = {view.key for view in views[:half]}
+
+    def say(view: View) -> torch.Tensor:
+        return (view.truth == (view.key not in liars)).float()
+
+    trusts = []
+    for low, high in ((0.1, 1.0), (1.0, 0.1)):
+        weighed = [replace(view, counts=low if view.key in liars else high) for view in views]
+        trusts.append(_trust(weighed, say))
+    assert trusts[0] > trusts[1] + 0.2
 
 
 def test_one_that_never_answers_or_without_confidence_earns_none(tmp_path: Path) -> None:
