@@ -33,6 +33,9 @@ from .trust import View, choose_unlabeled, expected_dice, hard_views, trust_on
 _VIEW_BYTES = 128 << 20
 #: Generalists are asked about the box in which structures have more than this, with half its size, or so many voxels, around.
 _POSSIBLE, _MARGIN = 0.1, 8
+#: The largest piece is what is meant where it has this share of what the specialist takes for a structure that is one piece;
+#: else nobody can say which is, and an answer about the wrong one would confirm it.
+_CLEAR = 0.8
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ class Collaboration:
         volume = Volume((view.image - view.image.amin()).cpu().numpy(), grid)
         spacing = self.generalists[name].spacing
         embedding = self._view_stores[name].get(view.key, lambda: _at_spacing(volume, spacing))
-        answer = self._ask(name, embedding, prompts, grid, view.image.device)
+        answer = self._ask(name, embedding, prompts, grid, view.probabilities)
         return None if answer is None else (answer.mean, answer.confidence)
 
     # -- asking -----------------------------------------------------------------------------------------------------
@@ -196,7 +199,7 @@ class Collaboration:
         answers = {
             name: answer
             for name in self.generalists
-            if (answer := self._answer(name, case, prompts, case.grid, case.image.device)) is not None
+            if (answer := self._answer(name, case, prompts, case.grid, probabilities)) is not None
         }
         return prompts, answers
 
@@ -236,7 +239,7 @@ class Collaboration:
         if not trusted:
             return None
         prompts = self._prompts(specialist, belief, region, seed)
-        answers = {name: self._answer(name, case, prompts, region, belief.device) for name in trusted}
+        answers = {name: self._answer(name, case, prompts, region, belief) for name in trusted}
         heard = {name: answer for name, answer in answers.items() if answer is not None}
         if not heard:
             return None
@@ -249,12 +252,16 @@ class Collaboration:
     def _prompts(
         self, specialist: Specialist, probabilities: torch.Tensor, grid: Grid, seed: tuple[int, ...]
     ) -> list[list[PromptSet]]:
-        """Return K prompt sets for each class, none for classes that are not seen."""
+        """Return K prompt sets for each class, none for classes that are not seen, or not clearly."""
         classes = to_classes(probabilities, specialist.plan.one_piece).cpu().numpy()
-        prompts = []
+        likeliest = probabilities.max(dim=0).indices.cpu().numpy()
+        prompts: list[list[PromptSet]] = []
         for index, whole in enumerate(specialist.plan.one_piece, start=1):
             probability = probabilities[index].cpu().numpy()
             if whole:  # What the specialist takes for an island is an error, and no place to prompt.
+                if np.count_nonzero(classes == index) < _CLEAR * np.count_nonzero(likeliest == index):
+                    prompts.append([])
+                    continue
                 probability = np.where((classes == index) | (probability < 0.5), probability, 0.0)
             prompts.append(
                 make_prompts(probability, grid, self.settings.prompts, np.random.default_rng((*seed, index)))
@@ -262,12 +269,12 @@ class Collaboration:
         return prompts
 
     def _answer(
-        self, name: str, case: PreparedCase, prompts: Sequence[list[PromptSet]], region: Grid, device: torch.device
+        self, name: str, case: PreparedCase, prompts: Sequence[list[PromptSet]], region: Grid, belief: torch.Tensor
     ) -> Answer | None:
         spacing = self.generalists[name].spacing
         with self._turns[name]:
             embedding = self._stores[name].get(self._case_key(case.case), lambda: _case_volume(case, spacing))
-            return self._ask(name, embedding, prompts, region, device)
+            return self._ask(name, embedding, prompts, region, belief)
 
     def _case_key(self, case: Case) -> str:
         if case.name not in self._case_keys:
@@ -275,9 +282,9 @@ class Collaboration:
         return self._case_keys[case.name]
 
     def _ask(
-        self, name: str, embedding: Any, prompts: Sequence[list[PromptSet]], region: Grid, device: torch.device
+        self, name: str, embedding: Any, prompts: Sequence[list[PromptSet]], region: Grid, belief: torch.Tensor
     ) -> Answer | None:
-        """Ask for all classes in one batched call; a class without prompts is answered with background."""
+        """Ask for all classes in one batched call; where the specialist sees a class that is not asked for, nobody knows better."""
         asked = [index for index, sets in enumerate(prompts) if sets]
         if not asked:
             return None
@@ -289,7 +296,7 @@ class Collaboration:
             else:
                 answers = generalist.answer(embedding, flat, region)
                 quality = torch.ones(len(flat))
-        shape = (len(asked), self.settings.prompts.sets)
+        device, shape = belief.device, (len(asked), self.settings.prompts.sets)
         answers, quality = answers.to(device, torch.float32).unflatten(0, shape), quality.to(device).unflatten(0, shape)
         mean = torch.zeros((len(prompts), *region.shape), device=device)
         variance, expected = torch.zeros_like(mean), torch.ones(len(prompts), 1, 1, 1, device=device)
@@ -297,6 +304,9 @@ class Collaboration:
             mean[index], variance[index] = mean_and_variance(answers[place])
             expected[index] = quality[place].mean()
         confidence = (expected * voxel_confidence(variance, self.settings.temperature)).amin(dim=0)
+        for index, sets in enumerate(prompts):
+            if not sets:
+                confidence = confidence * (1 - belief[index + 1].float())
         return Answer(compete(mean).nan_to_num(nan=0.0), confidence)
 
     # -- embedding ahead --------------------------------------------------------------------------------------------

@@ -695,6 +695,43 @@ def test_a_small_structure_is_refined_without_asking_about_all_of_a_large_case(t
     assert torch.equal(refined[..., 40:], probabilities[..., 40:])
 
 
+def _two_balls(second: float) -> np.ndarray:
+    return ball((24, 24, 48), 6, (12, 12, 12)) | ball((24, 24, 48), second, (12, 12, 36))
+
+
+@pytest.mark.parametrize(("second", "one_piece", "clear"), [(3.0, True, True), (5.0, True, False), (5.0, False, True)])
+def test_a_structure_of_one_piece_that_is_seen_as_two_is_not_asked_about(
+    tmp_path: Path, second: float, one_piece: bool, clear: bool
+) -> None:
+    """An answer to prompts on the wrong piece would confirm it, and take away the right one."""
+    seen = _two_balls(second)
+    grid = Grid(seen.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    its_plan = replace(plan(patch=seen.shape), one_piece=(one_piece,))
+    specialist, case = specialist_of(Pointwise(scale=8), plan=its_plan), _case(tmp_path, seen, grid=grid)
+    generalist = FakeGeneralist(_truth_of(ball(seen.shape, 6, (12, 12, 12))))
+    probabilities = specialist.probabilities(case.image)
+    refined = _collaboration(generalist).refine(case, probabilities, specialist)
+    assert (generalist.asked > 0) == clear
+    assert torch.equal(refined, probabilities) != clear
+
+
+def test_where_a_class_is_seen_that_is_not_asked_for_it_stays(tmp_path: Path) -> None:
+    """Two pieces of the second class are no clear question; the answer about the first says nothing of them."""
+    shape = (24, 24, 64)
+    first, second = ball(shape, 6, (12, 12, 12)), ball(shape, 5, (12, 12, 32)) | ball(shape, 5, (12, 12, 50))
+    labels = first + 2.0 * second
+    grid = Grid(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    specialist = specialist_of(Pointwise(classes=3, scale=8), classes=("one", "two"), plan=plan(patch=shape, classes=2))
+    case = _case(tmp_path, labels, grid=grid)
+    smaller = ball(shape, 4, (12, 12, 12))
+    probabilities = specialist.probabilities(case.image)
+    refined = _collaboration(FakeGeneralist(_truth_of(smaller))).refine(case, probabilities, specialist)
+    kept, gone = torch.from_numpy(second), torch.from_numpy(first & ~smaller)
+    torch.testing.assert_close(refined[:, kept], probabilities[:, kept], atol=0.05, rtol=0)
+    assert (probabilities[1][gone] > 0.9).all()
+    assert (refined[1][gone] < 0.1).all()
+
+
 def test_where_nothing_is_seen_nothing_is_refined(tmp_path: Path) -> None:
     specialist, case = specialist_of(Blurry(), plan=plan()), _case(tmp_path, np.zeros(SHAPE, dtype=bool))
     generalist = FakeGeneralist(_truth_of(MASK))
