@@ -36,10 +36,13 @@ def bounding_box(mask: np.ndarray | torch.Tensor, margins: Sequence[int] = (0, 0
         margins: Voxels along (z, y, x).
     """
     ends = extent(mask)
-    if ends is None:
-        return None
+    return None if ends is None else box_of(ends, margins, mask.shape)
+
+
+def box_of(ends: np.ndarray, margins: Sequence[int], shape: Sequence[int]) -> Box:
+    """Return the box of an extent (2, 3) and so many voxels more along each axis, as far as ``shape`` has any."""
     z, y, x = (
         slice(max(0, first - margin), min(size, last + 1 + margin))
-        for first, last, margin, size in zip(*ends.tolist(), margins, mask.shape, strict=True)
+        for first, last, margin, size in zip(*ends.tolist(), margins, shape, strict=True)
     )
     return z, y, x

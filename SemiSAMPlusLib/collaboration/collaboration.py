@@ -16,13 +16,13 @@ import SimpleITK as sitk
 import torch
 
 from ..cohort.augmentation import cut
-from ..cohort.boxes import Box, bounding_box, extent
+from ..cohort.boxes import Box, box_of, extent
 from ..cohort.cohort import Case, Cohort
 from ..cohort.patches import CaseCache, Patch, PreparedCase
 from ..cohort.volume import Grid, Volume, read_volume, resample, training_grid
 from ..generalist.embeddings import EmbeddingStore, content_key
 from ..generalist.generalist import Generalist, PromptSet, SelfJudging
-from ..specialist.inference import to_classes
+from ..specialist.inference import keep_largest_pieces
 from ..specialist.specialist import Specialist
 from .confidence import mean_and_variance, voxel_confidence
 from .prompts import PromptSettings, make_prompts
@@ -253,8 +253,9 @@ class Collaboration:
         self, specialist: Specialist, probabilities: torch.Tensor, grid: Grid, seed: tuple[int, ...]
     ) -> list[list[PromptSet]]:
         """Return K prompt sets for each class, none for classes that are not seen, or not clearly."""
-        classes = to_classes(probabilities, specialist.plan.one_piece).cpu().numpy()
-        likeliest = probabilities.max(dim=0).indices.cpu().numpy()
+        likeliest = probabilities.max(dim=0).indices.to(torch.uint8)
+        classes = keep_largest_pieces(likeliest, specialist.plan.one_piece).cpu().numpy()
+        likeliest = likeliest.cpu().numpy()
         prompts: list[list[PromptSet]] = []
         for index, whole in enumerate(specialist.plan.one_piece, start=1):
             probability = probabilities[index].cpu().numpy()
@@ -350,7 +351,7 @@ def _where_structures_can_be(probabilities: torch.Tensor) -> Box | None:
     ends = extent(possible)
     if ends is None:
         return None
-    return bounding_box(possible, np.maximum(_MARGIN, (ends[1] - ends[0]) // 2).tolist())
+    return box_of(ends, np.maximum(_MARGIN, (ends[1] - ends[0]) // 2).tolist(), possible.shape)
 
 
 def _case_volume(case: PreparedCase, spacing: float | None) -> Volume:

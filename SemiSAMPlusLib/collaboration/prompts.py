@@ -77,6 +77,7 @@ def make_prompts(
     logits = np.log(limited / (1 - limited))
     ends = extent(full >= 0.5)
     assert ends is not None
+    box = full_grid.to_physical(ends)
     sets = []
     for shift in _shifts(settings.sets):
         positive = _spread(inside, settings.positive, spacing, random)
@@ -87,7 +88,7 @@ def make_prompts(
                 labels=np.repeat([1, 0], [len(positive), len(negative)]),
                 mask=(logits + shift).astype(np.float32),
                 mask_grid=full_grid,
-                box=full_grid.to_physical(ends),
+                box=box,
             )
         )
     return sets

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from ..cohort.boxes import extent
 from ..cohort.cohort import Class
 from ..cohort.outputs import NEGATIVE_COLOR, POSITIVE_COLOR, Prompts
 from ..cohort.volume import ORIENTATION, Grid
@@ -214,11 +215,10 @@ class _Turned:
         """Return first and past-the-last voxel of what is shown: the structures with room, square in the axial plane."""
         shape = np.array(self.image.shape)
         masks = (self.prediction, self.truth) if self.focus is None else (self.focus,)
-        where = [np.argwhere(mask > 0) for mask in masks if mask is not None and mask.any()]
-        if not where:
+        extents = [ends for mask in masks if mask is not None and (ends := extent(mask > 0)) is not None]
+        if not extents:
             return np.zeros(3, dtype=int), shape
-        low = np.min([one.min(axis=0) for one in where], axis=0)
-        high = np.max([one.max(axis=0) for one in where], axis=0) + 1
+        low, high = np.min(extents, axis=(0, 1)), np.max(extents, axis=(0, 1)) + 1
         size = np.maximum((high - low) * _ROOM, shape * _LEAST_PART) * self.spacing
         size[1:] = size[1:].max()
         voxels = np.minimum(np.ceil(size / self.spacing).astype(int), shape)

@@ -22,6 +22,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from ..cohort.boxes import extent
 from ..cohort.volume import Grid, Volume, resample
 from ..errors import ConfigError, WeightsError
 from .catalog import catalog
@@ -210,12 +211,13 @@ def _middle_slice(
     """
     if prompts.box is not None:
         frame = prompts.mask_grid or grid
-        ends = frame.to_index(np.asarray(prompts.box, dtype=float))
-        corners = grid.to_index(frame.to_physical(np.array(list(itertools.product(*ends.T)))))
+        sides = frame.to_index(np.asarray(prompts.box, dtype=float))
+        corners = grid.to_index(frame.to_physical(np.array(list(itertools.product(*sides.T)))))
         first, last = np.round(corners.min(axis=0)).astype(int), np.round(corners.max(axis=0)).astype(int)
     elif mask is not None and among_points:
-        inside = np.argwhere(mask)
-        first, last = inside.min(axis=0), inside.max(axis=0)
+        ends = extent(mask)
+        assert ends is not None
+        first, last = ends
     else:
         return None
     first, last = np.maximum(first, 0), np.minimum(last, np.subtract(grid.shape, 1))

@@ -12,6 +12,7 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.sparse import csr_array
 from skimage.measure import block_reduce
 
+from ..cohort.boxes import bounding_box
 from ..cohort.distances import depth_inside, distance_outside
 from ..cohort.volume import Grid, Volume, triple
 from .generalist import PromptSet
@@ -107,9 +108,10 @@ class RandomWalker:
         result = positive.astype(np.float32)
         if not (labels == 0).any():
             return result
-        box = tuple(slice(max(0, int(i.min()) - 1), int(i.max()) + 2) for i in np.nonzero(labels != 2))
+        box = bounding_box(labels != 2, (1, 1, 1))
+        assert box is not None
         if not (labels[box] == 2).any():
-            box = (slice(None),) * 3
+            box = (slice(None), slice(None), slice(None))
         if not image[box].std() > _LEAST_SPREAD:
             return None
         result[box] = _first_arrival(image[box], labels[box], self.beta)

@@ -4,7 +4,7 @@ Whole steps of all recipes are taken in turn in one child, so that their ratios 
 recipe runs in a child of its own for its stages and its memory. SAM-Med3D has random weights here (its cost does not
 depend on them), and embeddings are made before the clock starts. The released scheme is rebuilt from our own modules as
 docs tell of it: the checkpoint read at each step, the padded encoder, ten clicks one after another, and a 3D U-Net of 19
-million parameters with its teacher on 128³, batch 2, float32. About four minutes on two cores, of which one step of that
+million parameters with its teacher on 128³, batch 2, float32. About eight minutes on two cores, of which one step of that
 scheme takes one and a half; it needs about 12 GB for it::
 
     python Testing/benchmarks/bench_step.py --steps 15 --rounds 1

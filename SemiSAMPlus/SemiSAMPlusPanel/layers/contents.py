@@ -10,6 +10,8 @@ import numpy as np
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
+from SemiSAMPlusLib.cohort.boxes import bounding_box
+
 #: Millimetres that coordinates may differ by after a scene was saved and loaded.
 _TOLERANCE = 1e-3
 
@@ -95,22 +97,13 @@ def _segment(segment_id: str, segment: Any) -> dict[str, Any]:
     if labelmap is not None:
         labelmap.GetImageToWorldMatrix(axes)
         mask = array_of(labelmap) == segment.GetLabelValue()
-        box = _box(mask)
+        box = bounding_box(mask)
         if box is not None:
             first, extent = [side.start for side in box], labelmap.GetExtent()
             digest = crc32(np.packbits(mask[box])) ^ crc32(repr(mask[box].shape).encode())
             ijk = [extent[0] + first[2], extent[2] + first[1], extent[4] + first[0], 1.0]
             start = axes.MultiplyPoint(ijk)[:3]
     return {"is": [segment_id, segment.GetName(), digest], "at": [*map(float, start), *_axes(axes)]}
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """Return the smallest box around what is True, None where nothing is."""
-    lines = mask.any(axis=2)
-    if not lines.any():
-        return None
-    kept = [np.flatnonzero(lines.any(axis=1)), np.flatnonzero(lines.any(axis=0)), np.flatnonzero(mask.any(axis=(0, 1)))]
-    return tuple(slice(int(where[0]), int(where[-1]) + 1) for where in kept)
 
 
 def _volume(node: Any) -> dict[str, Any]:
