@@ -39,6 +39,10 @@ class DeviceError(SemiSAMPlusError):
     """A device was asked for that is not there, or has not enough memory."""
 
 
+class DivergenceError(SemiSAMPlusError):
+    """A training's weights are no longer finite numbers."""
+
+
 class CohortError(SemiSAMPlusError):
     """A cohort cannot be trained on. All faults are reported together.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..cohort.plan import Plan
 from ..collaboration.collaboration import Collaboration, plain_view
 from ..collaboration.refinement import describe_collaboration
 from ..collaboration.regularization import TaughtPatch
-from ..errors import ConfigError
+from ..errors import ConfigError, DivergenceError
 from ..run import events as kinds
 from ..run.config import TrainingConfig
 from ..run.events import EventWriter
@@ -244,33 +245,56 @@ class Trainer:
         losses: list[dict[str, torch.Tensor]] = []
         while self.iteration < total and not self._is_patience_over():
             if self.folder.is_asked_to_stop():
+                self._require_finite(_means(losses))
                 self.save_checkpoint("last")
                 return "stopped"
             self._measure_trust()
             losses.append(self.step())
             now, last = time.monotonic(), self.iteration == total
-            if last:  # Predictions are refined by what is trusted in the end.
-                self._measure_trust(force=True)
-            if last or now - told >= _PROGRESS_SECONDS:
+            validates = last or self.iteration % config.validate_every == 0
+            saves = last or self.iteration % config.checkpoint_every == 0
+            if validates or saves or now - told >= _PROGRESS_SECONDS:
+                means = _means(losses)
+                self._require_finite(means)
+                if last:  # Predictions are refined by what is trusted in the end.
+                    self._measure_trust(force=True)
                 per_iteration = (now - started) / (self.iteration - first)
                 self.events.write(
                     kinds.PROGRESS,
                     iteration=self.iteration,
                     iterations=total,
                     seconds_left=round(per_iteration * (total - self.iteration), 1),
-                    losses=_means(losses),
+                    losses=means,
                     memory=memory_in_use(self.settled.device),
                 )
                 losses, told = [], now
-            if last or self.iteration % config.validate_every == 0:
+            if validates:
                 self._validate()
                 self._write_layers()
-            if last or self.iteration % config.checkpoint_every == 0:
+            if saves:
                 self.save_checkpoint("last")
         if self.iteration < total:
             self.events.write(kinds.MESSAGE, text="Stopped early: the validation Dice no longer rises.")
         self.save_checkpoint("last")
         return "done"
+
+    def _require_finite(self, losses: dict[str, float]) -> None:
+        """Refuse to go on, or to keep anything, with weights that are no longer finite.
+
+        A loss that is not finite in a step that the scaler of float16 passed over does no harm.
+
+        Raises:
+            DivergenceError: If a loss is not finite, and neither are the weights.
+        """
+        wrong = [name for name, loss in losses.items() if not isfinite(loss)]
+        if not wrong or all(bool(weight.isfinite().all()) for weight in self.method.trained_parameters()):
+            return
+        config, precision = self.settled.config, self.settled.precision
+        msg = f"The training diverged: by iteration {self.iteration} the loss '{wrong[0]}' was no finite number."
+        exact = "" if precision == "float32" else f" or with --precision float32 (it was {precision})"
+        raise DivergenceError(
+            msg, f"Train anew with a smaller --learning-rate (it was {config.learning_rate:g}){exact}."
+        )
 
     def seconds_per_iteration(self) -> float:
         """Measure how long a step late in the training takes, and leave everything as it was."""

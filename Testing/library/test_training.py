@@ -25,7 +25,15 @@ import SemiSAMPlusLib.training.trainer as trainer_module
 from SemiSAMPlusLib.cohort.cohort import Class, Cohort, Role
 from SemiSAMPlusLib.cohort.outputs import read_prompts, read_segmentation, read_uncertainty
 from SemiSAMPlusLib.cohort.volume import Grid, read_image
-from SemiSAMPlusLib.errors import CohortError, ConfigError, DeviceError, RunFolderError, SemiSAMPlusError, WeightsError
+from SemiSAMPlusLib.errors import (
+    CohortError,
+    ConfigError,
+    DeviceError,
+    DivergenceError,
+    RunFolderError,
+    SemiSAMPlusError,
+    WeightsError,
+)
 from SemiSAMPlusLib.run.folder import JobFolder, RunFolder
 from SemiSAMPlusLib.specialist.methods import METHODS
 from SemiSAMPlusLib.specialist.specialist import Specialist
@@ -367,6 +375,42 @@ def test_memory_that_ends_on_the_way_is_said_with_a_smaller_step(
     assert "--batch 1" in caught.value.remedy
     (event,) = _events(RunFolder(tmp_path / "run"), "error")
     assert event["what"] == caught.value.what
+
+
+@pytest.mark.parametrize("ends", ["goes on", "is stopped"])
+def test_a_training_that_diverges_says_so_and_keeps_its_last_good_checkpoint(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    def diverge(trainer: Trainer) -> None:
+        with torch.no_grad():
+            next(iter(trainer.method.trained_parameters())).mul_(float("nan"))
+
+    def overtake(trainer: Trainer) -> None:
+        if ends == "is stopped":
+            trainer.folder.ask_to_stop()
+
+    _after(monkeypatch, 5, diverge)
+    _after(monkeypatch, 6, overtake)
+    with pytest.raises(DivergenceError, match=r"diverged: by iteration \d+ the loss 'supervised'") as caught:
+        train(cohort, tiny_config(iterations=40, checkpoint_every=4, validate_every=8), tmp_path / "run")
+    assert "--learning-rate (it was 0.003)" in caught.value.remedy
+    run = RunFolder(tmp_path / "run")
+    (event,) = _events(run, "error")
+    assert event["what"] == caught.value.what
+    assert trainer_module.load_checkpoint(run.checkpoints / "last.pt")["iteration"] == 4
+    assert not (run.specialist / "model.json").exists()
+
+
+def test_a_loss_that_left_the_weights_finite_stops_nothing(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+    broken = {"supervised": torch.tensor(float("inf"))}
+    monkeypatch.setattr(
+        Trainer, "step", lambda trainer: {**step(trainer), **(broken if trainer.iteration == 3 else {})}
+    )
+    run = train(cohort, tiny_config(iterations=6), tmp_path / "run")
+    assert _events(run, "finished")[-1]["reason"] == "done"
 
 
 def test_a_faulty_cohort_is_refused_with_all_its_faults(tmp_path: Path) -> None:
