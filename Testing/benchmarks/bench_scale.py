@@ -1,7 +1,7 @@
 """Measure how cost grows: with cases, with the volume's size, with prompt sets, generalists and classes.
 
 Every training is an ordinary one of tiny phantoms made by code, in a process of its own for its peak of memory. About
-three minutes in all, and a minute more where the left atrium is at hand, on all volumes of which a training at the defaults
+five minutes in all, and a minute more where the left atrium is at hand, on all volumes of which a training at the defaults
 is begun twice. The first time its files may come from the disk; they do for certain after
 ``sync; echo 3 > /proc/sys/vm/drop_caches`` on Linux::
 
@@ -44,6 +44,8 @@ from SemiSAMPlusLib.training.run import train
 
 #: Phantoms of this many voxels (z, y, x).
 SIZE = (24, 32, 28)
+#: After so many iterations the specialist sees every class of a phantom, so that all are asked about.
+LEARNED = 150
 COLORS = ((0.9, 0.6, 0.0), (0.3, 0.7, 0.9), (0.0, 0.6, 0.5), (0.8, 0.5, 0.7))
 
 
@@ -81,7 +83,9 @@ def with_classes(cohort: Cohort, count: int, folder: Path) -> Cohort:
     return replace(cohort, cases=tuple(cases), classes=classes)
 
 
-def _train_alone(cohort: dict[str, Any], settings: dict[str, Any], run: str, threads: int | None) -> dict[str, float]:
+def _train_alone(
+    cohort: dict[str, Any], settings: dict[str, Any], run: str, threads: int | None, settled: int
+) -> dict[str, float]:
     if threads is not None:
         torch.set_num_threads(threads)
     told: list[tuple[float, dict[str, Any]]] = []
@@ -93,21 +97,24 @@ def _train_alone(cohort: dict[str, Any], settings: dict[str, Any], run: str, thr
         observer=lambda event: told.append((time.perf_counter(), event)),
     )
     steps = [(when, event["iteration"]) for when, event in told if event["event"] == "progress"]
-    (first, one), (last, count) = steps[0], steps[-1]
+    started = steps[0][0]
+    (first, one), (last, count) = next(step for step in steps if step[1] >= settled), steps[-1]
     return {
-        "start_s": first - begun,
+        "start_s": started - begun,
         "iteration_s": (last - first) / max(1, count - one),
         "peak_gb": peak_memory() / 1e9,
     }
 
 
-def train_alone(cohort: Cohort, run: Path, iterations: int, threads: int | None, **settings: Any) -> dict[str, float]:
-    """Train in a process of its own: seconds to the end of the first iteration and for each further one, and peak memory."""
+def train_alone(
+    cohort: Cohort, run: Path, iterations: int, threads: int | None, *, settled: int = 1, **settings: Any
+) -> dict[str, float]:
+    """Train in a process of its own: seconds to the end of the first iteration and for each after ``settled``, and peak memory."""
     chosen = {
         "patch": (16, 24, 24),
         "size": "small",
         "device": "cpu",
-        "iterations": iterations,
+        "iterations": settled - 1 + iterations,
         "threads": threads,
         "layers": (),
         "validate_every": 10**6,
@@ -119,7 +126,7 @@ def train_alone(cohort: Cohort, run: Path, iterations: int, threads: int | None,
         **settings,
     }
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-        return child.submit(_train_alone, cohort.to_dict(), chosen, str(run), threads).result()
+        return child.submit(_train_alone, cohort.to_dict(), chosen, str(run), threads, settled).result()
 
 
 def start_alone(cohort: Path, run: Path) -> float:
@@ -232,7 +239,8 @@ def main(
             note("generalists", f"{count} ({', '.join(chosen)})" if chosen else "0", measured)
         for count in classes:
             several = with_classes(small, count, folder)
-            note("classes", count, train_alone(several, folder / f"c-{count}", iterations, threads))
+            measured = train_alone(several, folder / f"c-{count}", iterations, threads, settled=LEARNED)
+            note("classes", count, measured)
     if output is not None:
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
