@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +76,21 @@ class Answer:
     confidence: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Opinions:
+    """What generalists say of a case.
+
+    Attributes:
+        place: The box of the case's training grid that they were asked about.
+        prompts: Prompt sets by class, empty for classes that nobody was asked about.
+        answers: By generalist's name, on the voxels of the box; without those who have no answer.
+    """
+
+    place: Box
+    prompts: list[list[PromptSet]]
+    answers: dict[str, Answer]
+
+
 class Collaboration:
     """Asks generalists about the specialist's patches, and says what they teach.
 
@@ -130,7 +145,9 @@ class Collaboration:
             return None
         belief = plain_view(patch, specialist)
         region = patch.source.grid.cropped(patch.start, belief.shape[1:])
-        heard = self._hear(patch.source, belief, region, specialist, (self.settings.seed, 11, iteration))
+        seed = (self.settings.seed, 11, iteration)
+        _, answers = self._ask_each(self._trusted(), patch.source, belief, region, specialist, seed)
+        heard = self._together(answers)
         if heard is None:
             return None
         return TaughtPatch(*heard, belief, patch.undeformed_coordinates(), self.strength(iteration))
@@ -182,71 +199,78 @@ class Collaboration:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    def answer_case(
-        self, case: PreparedCase, probabilities: torch.Tensor, specialist: Specialist
-    ) -> tuple[list[list[PromptSet]], dict[str, Answer]]:
-        """Ask every generalist about a whole case, for its layers.
+    def ask_about(
+        self, case: PreparedCase, probabilities: torch.Tensor, specialist: Specialist, *, trusted_only: bool = False
+    ) -> Opinions:
+        """Ask the generalists about a whole case, in the box where structures can be.
 
         Args:
             case: Which case.
-            probabilities: (classes with background, z, y, x) the specialist's.
+            probabilities: (classes with background, z, y, x) f, the specialist's.
             specialist: Who made them.
+            trusted_only: Ask those alone that are trusted.
 
         Returns:
-            Prompt sets by class, and answers by generalist's name.
+            What they say.
         """
-        prompts = self._prompts(specialist, probabilities, case.grid, (self.settings.seed, 13))
-        answers = {
-            name: answer
-            for name in self.generalists
-            if (answer := self._answer(name, case, prompts, case.grid, probabilities)) is not None
-        }
-        return prompts, answers
+        place = _where_structures_can_be(probabilities)
+        belief = probabilities[(slice(None), *place)].float()
+        region = case.grid.cropped([part.start for part in place], belief.shape[1:])
+        names = self._trusted() if trusted_only else self.generalists
+        prompts, answers = self._ask_each(names, case, belief, region, specialist, (self.settings.seed, 14))
+        return Opinions(place, prompts, answers)
 
-    def refine(self, case: PreparedCase, probabilities: torch.Tensor, specialist: Specialist) -> torch.Tensor:
+    def refined(self, probabilities: torch.Tensor, opinions: Opinions) -> torch.Tensor:
         """Correct what a specialist says of a whole case, as far as the generalists are trusted (ours).
 
         Where structures can be, f becomes f + w (F̄ - f), as pseudo-labels are corrected in training; elsewhere, and where
         nobody is trusted or has an opinion, it stays.
 
         Args:
-            case: Which case.
             probabilities: (classes with background, z, y, x) f, the specialist's.
-            specialist: Who made them.
+            opinions: What :meth:`ask_about` returned for them.
 
         Returns:
-            Probabilities like those given.
+            Probabilities like those given, which are returned themselves where nobody is trusted or answered.
         """
-        place = _where_structures_can_be(probabilities)
-        if place is None:
-            return probabilities
-        inside = (slice(None), *place)
-        belief = probabilities[inside].float()
-        region = case.grid.cropped([part.start for part in place], belief.shape[1:])
-        heard = self._hear(case, belief, region, specialist, (self.settings.seed, 14))
+        heard = self._together(opinions.answers)
         if heard is None:
             return probabilities
         answer, weight = heard
+        inside = (slice(None), *opinions.place)
+        belief = probabilities[inside].float()
         refined = probabilities.clone()
         refined[inside] = (belief + weight * (answer - belief)).to(refined.dtype)
         return refined
 
-    def _hear(
-        self, case: PreparedCase, belief: torch.Tensor, region: Grid, specialist: Specialist, seed: tuple[int, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return the trusted generalists' answer about a region together, and its weight; None where nobody answers."""
-        trusted = {name: value for name, value in self.trust.items() if value > 0}
-        if not trusted:
-            return None
+    def _trusted(self) -> list[str]:
+        return [name for name, value in self.trust.items() if value > 0]
+
+    def _ask_each(
+        self,
+        names: Iterable[str],
+        case: PreparedCase,
+        belief: torch.Tensor,
+        region: Grid,
+        specialist: Specialist,
+        seed: tuple[int, ...],
+    ) -> tuple[list[list[PromptSet]], dict[str, Answer]]:
+        """Return the prompt sets by class, and the answers to them of those who have one."""
         prompts = self._prompts(specialist, belief, region, seed)
-        answers = {name: self._answer(name, case, prompts, region, belief) for name in trusted}
-        heard = {name: answer for name, answer in answers.items() if answer is not None}
+        if not any(prompts):
+            return prompts, {}
+        answers = {name: self._answer(name, case, prompts, region, belief) for name in names}
+        return prompts, {name: answer for name, answer in answers.items() if answer is not None}
+
+    def _together(self, answers: Mapping[str, Answer]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the trusted generalists' answer together, and its weight; None where none of them answered."""
+        heard = [name for name in self._trusted() if name in answers]
         if not heard:
             return None
         return combine(
-            [answer.mean for answer in heard.values()],
-            [answer.confidence for answer in heard.values()],
-            [trusted[name] for name in heard],
+            [answers[name].mean for name in heard],
+            [answers[name].confidence for name in heard],
+            [self.trust[name] for name in heard],
         )
 
     def _prompts(
@@ -345,12 +369,13 @@ def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:
     return specialist.probabilities(cut(patch.source.image, patch.start, patch.image.shape[1:]))
 
 
-def _where_structures_can_be(probabilities: torch.Tensor) -> Box | None:
-    """Return the box of all voxels where structures have more than ``_POSSIBLE``, with a margin; None where there are none."""
+def _where_structures_can_be(probabilities: torch.Tensor) -> Box:
+    """Return the box of all voxels where structures have more than ``_POSSIBLE``, with a margin; all where there are none."""
     possible = probabilities[0] < 1 - _POSSIBLE
     ends = extent(possible)
     if ends is None:
-        return None
+        z, y, x = possible.shape
+        return slice(0, z), slice(0, y), slice(0, x)
     return box_of(ends, np.maximum(_MARGIN, (ends[1] - ends[0]) // 2).tolist(), possible.shape)
 
 

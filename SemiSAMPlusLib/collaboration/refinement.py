@@ -62,4 +62,9 @@ def refiner(
     collaboration: Collaboration, specialist: Specialist
 ) -> Callable[[PreparedCase, torch.Tensor], torch.Tensor]:
     """Return what :meth:`~SemiSAMPlusLib.specialist.specialist.Specialist.predict` takes to have its probabilities refined."""
-    return lambda case, probabilities: collaboration.refine(case, probabilities, specialist)
+
+    def refine(case: PreparedCase, probabilities: torch.Tensor) -> torch.Tensor:
+        opinions = collaboration.ask_about(case, probabilities, specialist, trusted_only=True)
+        return collaboration.refined(probabilities, opinions)
+
+    return refine

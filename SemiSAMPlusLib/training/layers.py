@@ -50,17 +50,16 @@ def write_layers(
     write_segmentation(folder / "prediction.seg.nrrd", labels, native, specialist.classes)
     refined, source = probabilities, PREDICTIVE_ENTROPY
     if collaboration is not None:
-        prompts, answers = collaboration.answer_case(case, probabilities, specialist)
-        _write_prompts(folder / "prompts.mrk.json", prompts, case.grid, specialist)
-        for name, answer in answers.items():
-            said = to_native(answer.mean.cpu().numpy(), case.grid, native)
-            write_segmentation(
-                folder / f"generalist-{safe_id(name)}.seg.nrrd",
-                said.argmax(axis=0).astype(np.uint8),
-                native,
-                specialist.classes,
-            )
-        refined = collaboration.refine(case, probabilities, specialist)
+        opinions = collaboration.ask_about(case, probabilities, specialist)
+        _write_prompts(folder / "prompts.mrk.json", opinions.prompts, case.grid, specialist)
+        for name in collaboration.generalists:
+            said = np.zeros_like(on_training_grid)
+            said[0] = 1.0  # Background where it was not asked, and everywhere if it had no answer.
+            if name in opinions.answers:
+                said[(slice(None), *opinions.place)] = opinions.answers[name].mean.cpu().numpy()
+            classes = to_native(said, case.grid, native).argmax(axis=0).astype(np.uint8)
+            write_segmentation(folder / f"generalist-{safe_id(name)}.seg.nrrd", classes, native, specialist.classes)
+        refined = collaboration.refined(probabilities, opinions)
         source = PREDICTIVE_ENTROPY if refined is probabilities else REFINED_ENTROPY
     uncertainty = native_entropy(refined.cpu().numpy(), case.grid, native)
     write_uncertainty(folder / "uncertainty.nii.gz", uncertainty, native, source)

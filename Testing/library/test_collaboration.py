@@ -31,17 +31,20 @@ from torch import nn
 import SemiSAMPlusLib.training.run as run_module
 from SemiSAMPlusLib.cohort.augmentation import SpatialAugmentation, look_up, straight_coordinates
 from SemiSAMPlusLib.cohort.cohort import Cohort
+from SemiSAMPlusLib.cohort.outputs import read_segmentation
 from SemiSAMPlusLib.cohort.patches import Patch, PreparedCase
 from SemiSAMPlusLib.cohort.volume import Grid, Volume
 from SemiSAMPlusLib.collaboration.collaboration import Collaboration, CollaborationSettings
 from SemiSAMPlusLib.collaboration.confidence import mean_and_variance, voxel_confidence
 from SemiSAMPlusLib.collaboration.prompts import PromptSettings, make_prompts
+from SemiSAMPlusLib.collaboration.refinement import refiner
 from SemiSAMPlusLib.collaboration.regularization import TaughtPatch, combine, compete
 from SemiSAMPlusLib.collaboration.trust import View, expected_dice, hard_views, trust_on
 from SemiSAMPlusLib.generalist.generalist import PromptSet
 from SemiSAMPlusLib.run.folder import RunFolder
 from SemiSAMPlusLib.specialist.methods.base import Batch
 from SemiSAMPlusLib.specialist.specialist import Specialist
+from SemiSAMPlusLib.training.layers import write_layers
 from SemiSAMPlusLib.training.run import train
 from SemiSAMPlusLib.training.trainer import Trainer
 
@@ -659,6 +662,12 @@ def test_trusts_in_several_are_fitted_together(tmp_path: Path) -> None:
 # -- refining a prediction
 
 
+def _refined(
+    collaboration: Collaboration, case: PreparedCase, probabilities: torch.Tensor, specialist: Specialist
+) -> torch.Tensor:
+    return refiner(collaboration, specialist)(case, probabilities)
+
+
 def test_refined_is_the_belief_corrected_as_far_as_trusted(tmp_path: Path) -> None:
     specialist, case = specialist_of(Blurry(), plan=plan()), _case(tmp_path, MASK)
     probabilities = specialist.probabilities(case.image)
@@ -667,7 +676,9 @@ def test_refined_is_the_belief_corrected_as_far_as_trusted(tmp_path: Path) -> No
     inside = tuple(slice(int(low), int(high) + 1) for low, high in zip(seen.amin(0), seen.amax(0), strict=True))
     errors = []
     for trust in (0.0, 0.4, 1.0):
-        refined = _collaboration(FakeGeneralist(_truth_of(MASK)), trust=trust).refine(case, probabilities, specialist)
+        refined = _refined(
+            _collaboration(FakeGeneralist(_truth_of(MASK)), trust=trust), case, probabilities, specialist
+        )
         wanted = probabilities[1] + trust * (truth - probabilities[1])
         torch.testing.assert_close(refined[1][inside], wanted[inside], atol=1e-3, rtol=0)
         torch.testing.assert_close(refined.sum(dim=0), torch.ones(SHAPE))
@@ -688,7 +699,7 @@ def test_a_small_structure_is_refined_without_asking_about_all_of_a_large_case(t
     grid = Grid(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     specialist, case = specialist_of(Blurry(), plan=plan()), _case(tmp_path, small, grid=grid)
     probabilities = specialist.probabilities(case.image).half()
-    refined = _collaboration(FakeGeneralist(say)).refine(case, probabilities, specialist)
+    refined = _refined(_collaboration(FakeGeneralist(say)), case, probabilities, specialist)
     assert np.prod(regions[0].shape) < np.prod(shape) / 2
     assert refined.dtype == torch.float16
     assert torch.equal(refined[1] > 0.5, torch.from_numpy(small))
@@ -710,7 +721,7 @@ def test_a_structure_of_one_piece_that_is_seen_as_two_is_not_asked_about(
     specialist, case = specialist_of(Pointwise(scale=8), plan=its_plan), _case(tmp_path, seen, grid=grid)
     generalist = FakeGeneralist(_truth_of(ball(seen.shape, 6, (12, 12, 12))))
     probabilities = specialist.probabilities(case.image)
-    refined = _collaboration(generalist).refine(case, probabilities, specialist)
+    refined = _refined(_collaboration(generalist), case, probabilities, specialist)
     assert (generalist.asked > 0) == clear
     assert torch.equal(refined, probabilities) != clear
 
@@ -725,18 +736,33 @@ def test_where_a_class_is_seen_that_is_not_asked_for_it_stays(tmp_path: Path) ->
     case = _case(tmp_path, labels, grid=grid)
     smaller = ball(shape, 4, (12, 12, 12))
     probabilities = specialist.probabilities(case.image)
-    refined = _collaboration(FakeGeneralist(_truth_of(smaller))).refine(case, probabilities, specialist)
+    refined = _refined(_collaboration(FakeGeneralist(_truth_of(smaller))), case, probabilities, specialist)
     kept, gone = torch.from_numpy(second), torch.from_numpy(first & ~smaller)
     torch.testing.assert_close(refined[:, kept], probabilities[:, kept], atol=0.05, rtol=0)
     assert (probabilities[1][gone] > 0.9).all()
     assert (refined[1][gone] < 0.1).all()
 
 
+def test_layers_ask_once_and_show_no_answer_of_before(tmp_path: Path) -> None:
+    specialist, case = specialist_of(Blurry(), plan=plan()), _case(tmp_path, MASK)
+    generalist = FakeGeneralist(_truth_of(MASK))
+    collaboration = _collaboration(generalist)
+    write_layers(tmp_path / "layers", case, specialist, collaboration, iteration=1)
+    assert generalist.asked == 1  # Prompts, answer and refined prediction are of one asking.
+    path = tmp_path / "layers" / f"generalist-{generalist.name}.seg.nrrd"
+    classes = specialist.classes
+    np.testing.assert_array_equal(read_segmentation(path, classes)[0] > 0, MASK)
+    unseen = replace(case, image=torch.zeros_like(case.image))
+    write_layers(tmp_path / "layers", unseen, specialist, collaboration, iteration=2)
+    assert generalist.asked == 1
+    assert not read_segmentation(path, classes)[0].any()
+
+
 def test_where_nothing_is_seen_nothing_is_refined(tmp_path: Path) -> None:
     specialist, case = specialist_of(Blurry(), plan=plan()), _case(tmp_path, np.zeros(SHAPE, dtype=bool))
     generalist = FakeGeneralist(_truth_of(MASK))
     probabilities = specialist.probabilities(case.image)
-    assert torch.equal(_collaboration(generalist).refine(case, probabilities, specialist), probabilities)
+    assert torch.equal(_refined(_collaboration(generalist), case, probabilities, specialist), probabilities)
     assert generalist.asked == 0
 
 
