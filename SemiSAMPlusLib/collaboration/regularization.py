@@ -77,8 +77,8 @@ class TaughtPatch:
 
         Args:
             logits: (1, classes, z', y', x') the specialist's, on its deformed patch, with gradient.
-            kind: ``pseudo-label``: Dice and cross entropy against the corrected belief (ours); ``squared-error``: the
-                paper's, see :func:`confidence_weighted_error`.
+            kind: ``squared-error``: the paper's, see :func:`confidence_weighted_error`, which teaches only where specialist
+                and generalists differ; ``pseudo-label``: Dice and cross entropy against the corrected belief (ours).
         """
         if kind == "squared-error":
             weight = look_up(self.weight[None], self.coordinates, outside=0.0)

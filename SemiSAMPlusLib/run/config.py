@@ -44,7 +44,7 @@ class TrainingConfig:
         temperature: τ of the voxel confidence exp(-variance / τ); the paper's is 1, which hardly weighs at all.
         collaboration: Greatest weight of the generalists' loss term, for methods that have one; it falls while the
             training goes on. Methods that learn from pseudo-labels have these corrected instead, as far as trust goes.
-        collaboration_loss: That term: against the corrected pseudo-label, or the paper's squared error.
+        collaboration_loss: That term: the paper's squared error, or against the corrected pseudo-label, which confirms errors too.
         collaboration_every: Generalists are asked at each so-many-th iteration.
         trust: Trust in every generalist, 0 to 1; measured on the labelled cases where not given.
         validate_every: Iterations between validations.
@@ -79,7 +79,7 @@ class TrainingConfig:
     negative_points: int = 30
     temperature: float = 0.05
     collaboration: float = 1.0
-    collaboration_loss: Literal["pseudo-label", "squared-error"] = "pseudo-label"
+    collaboration_loss: Literal["squared-error", "pseudo-label"] = "squared-error"
     collaboration_every: int = 1
     trust: float | None = None
     validate_every: int = 100
