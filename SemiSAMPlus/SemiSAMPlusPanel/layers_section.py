@@ -137,20 +137,20 @@ class LayersSection:
         if layers is None:
             return
         kinds = layers.kinds()
-        if list(self._boxes) != kinds:
-            place = self.ui.layerChecks.layout()
-            for box in self._boxes.values():
-                place.removeWidget(box)
-                box.hide()
-                box.deleteLater()  # It may be the one that was just clicked.
-            self._boxes = {}
-            for kind in kinds:
-                box = qt.QCheckBox()
+        place = self.ui.layerChecks.layout()
+        # Boxes that stay are kept: the layers of a case come one after another, and one may be about to be clicked.
+        for kind in [kind for kind in self._boxes if kind not in kinds]:
+            box = self._boxes.pop(kind)
+            place.removeWidget(box)
+            box.hide()
+            box.deleteLater()  # It may be the one that was just clicked.
+        for index, kind in enumerate(kinds):
+            if kind not in self._boxes:
+                box = self._boxes[kind] = qt.QCheckBox()
                 box.objectName = f"{kind}Box"
                 box.text, box.toolTip = _words(kind)
                 box.connect("clicked(bool)", lambda checked, kind=kind: self._toggle(kind, checked))
-                place.addWidget(box)
-                self._boxes[kind] = box
+                place.insertWidget(index, box)
         for kind, box in self._boxes.items():
             shown = layers.is_shown(kind) or kind in self._to_show
             if box.checked != shown:

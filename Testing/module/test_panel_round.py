@@ -60,6 +60,12 @@ def test_pick_train_watch_stop_resume_close_reopen_apply_correct_train_on(
     def find(name: str) -> Any:
         return module.find(name)
 
+    def is_seen(name: str) -> bool:
+        try:
+            return bool(find(name).isVisible())
+        except LookupError:
+            return False
+
     def the_run() -> Any:
         return module.widget.panel.state.run
 
@@ -80,7 +86,7 @@ def test_pick_train_watch_stop_resume_close_reopen_apply_correct_train_on(
     assert "Iteration" in find("progressLabel").text
 
     # Look at layers while it trains.
-    assert settle(60, until=lambda: find("layersBody").isVisible())
+    assert settle(60, until=lambda: is_seen("predictionBox"))
     click(find("predictionBox"))
     layers = run.layers(find("caseCombo").currentText)
     assert layers.is_shown("prediction")
