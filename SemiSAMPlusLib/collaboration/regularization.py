@@ -81,9 +81,8 @@ class TaughtPatch:
                 and generalists differ; ``pseudo-label``: Dice and cross entropy against the corrected belief (ours).
         """
         if kind == "squared-error":
-            weight = look_up(self.weight[None], self.coordinates, outside=0.0)
-            target = look_up(self.answer, self.coordinates, outside=0.0)
-            return self.strength * confidence_weighted_error(logits[0].float().softmax(dim=0), target, weight)
+            both = look_up(torch.cat([self.answer, self.weight[None]]), self.coordinates, outside=0.0)
+            return self.strength * confidence_weighted_error(logits[0].float().softmax(dim=0), both[:-1], both[-1:])
         target = look_up(self.corrected(), self.coordinates, outside=0.0)[None]
         labels = target.max(dim=1, keepdim=True).indices
         return self.strength * dice_and_cross_entropy(logits, labels, known(target))
