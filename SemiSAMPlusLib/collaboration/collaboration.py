@@ -199,16 +199,13 @@ class Collaboration:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    def ask_about(
-        self, case: PreparedCase, probabilities: torch.Tensor, specialist: Specialist, *, trusted_only: bool = False
-    ) -> Opinions:
-        """Ask the generalists about a whole case, in the box where structures can be.
+    def ask_about(self, case: PreparedCase, probabilities: torch.Tensor, specialist: Specialist) -> Opinions:
+        """Ask every generalist about a whole case, in the box where structures can be.
 
         Args:
             case: Which case.
             probabilities: (classes with background, z, y, x) f, the specialist's.
             specialist: Who made them.
-            trusted_only: Ask those alone that are trusted.
 
         Returns:
             What they say.
@@ -216,8 +213,8 @@ class Collaboration:
         place = _where_structures_can_be(probabilities)
         belief = probabilities[(slice(None), *place)].float()
         region = case.grid.cropped([part.start for part in place], belief.shape[1:])
-        names = self._trusted() if trusted_only else self.generalists
-        prompts, answers = self._ask_each(names, case, belief, region, specialist, (self.settings.seed, 14))
+        seed = (self.settings.seed, 14)
+        prompts, answers = self._ask_each(self.generalists, case, belief, region, specialist, seed)
         return Opinions(place, prompts, answers)
 
     def refined(self, probabilities: torch.Tensor, opinions: Opinions) -> torch.Tensor:

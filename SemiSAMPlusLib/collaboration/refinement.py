@@ -62,9 +62,6 @@ def refiner(
     collaboration: Collaboration, specialist: Specialist
 ) -> Callable[[PreparedCase, torch.Tensor], torch.Tensor]:
     """Return what :meth:`~SemiSAMPlusLib.specialist.specialist.Specialist.predict` takes to have its probabilities refined."""
-
-    def refine(case: PreparedCase, probabilities: torch.Tensor) -> torch.Tensor:
-        opinions = collaboration.ask_about(case, probabilities, specialist, trusted_only=True)
-        return collaboration.refined(probabilities, opinions)
-
-    return refine
+    return lambda case, probabilities: collaboration.refined(
+        probabilities, collaboration.ask_about(case, probabilities, specialist)
+    )

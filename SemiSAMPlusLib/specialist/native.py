@@ -19,20 +19,6 @@ _SLAB = 64_000_000
 _SURE = 0.01
 
 
-def to_native(probabilities: np.ndarray, grid: Grid, native: Grid) -> np.ndarray:
-    """Resample maps onto an input's own grid.
-
-    Args:
-        probabilities: (classes, z, y, x) on ``grid``.
-        grid: The training grid.
-        native: The input's own grid.
-
-    Returns:
-        (classes, z', y', x') float32; beyond ``grid``, by at most half of its voxels, what lies nearest.
-    """
-    return _resample(probabilities, grid, native)
-
-
 def native_classes(probabilities: np.ndarray, grid: Grid, native: Grid, one_piece: Sequence[bool]) -> np.ndarray:
     """Return the likeliest class of each voxel of an input's own grid.
 
@@ -76,13 +62,22 @@ def _with_background(probabilities: np.ndarray, grid: Grid, native: Grid, box: B
     start = [part.start for part in box]
     target = native.cropped(start, [part.stop - part.start for part in box])
     result = np.empty((len(probabilities), *target.shape), dtype=np.float32)
-    result[1:] = _resample(probabilities[1:], grid, target)
+    result[1:] = to_native(probabilities[1:], grid, target)
     np.subtract(1, result[1:].sum(axis=0), out=result[0])
     return result
 
 
-def _resample(maps: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """Resample (channels, z, y, x) onto ``target``; only what lies around it is looked at."""
+def to_native(maps: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    """Resample maps onto an input's own grid, or a box of it; only what lies around it is looked at.
+
+    Args:
+        maps: (channels, z, y, x) on ``grid``.
+        grid: The training grid.
+        target: Where they are wanted.
+
+    Returns:
+        (channels, z', y', x') float32; beyond ``grid``, by at most half of its voxels, what lies nearest.
+    """
     whole: Box = (slice(0, target.shape[0]), slice(0, target.shape[1]), slice(0, target.shape[2]))
     box = _box_on(grid, target, whole)
     part = grid.cropped([one.start for one in box], [one.stop - one.start for one in box])

@@ -22,7 +22,7 @@ from ..collaboration.collaboration import Collaboration
 from ..generalist.generalist import PromptSet
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
-from ..specialist.native import native_classes, native_entropy, to_native
+from ..specialist.native import native_classes, native_entropy
 from ..specialist.specialist import Specialist
 from .validation import dice_on
 
@@ -57,7 +57,7 @@ def write_layers(
             said[0] = 1.0  # Background where it was not asked, and everywhere if it had no answer.
             if name in opinions.answers:
                 said[(slice(None), *opinions.place)] = opinions.answers[name].mean.cpu().numpy()
-            classes = to_native(said, case.grid, native).argmax(axis=0).astype(np.uint8)
+            classes = native_classes(said, case.grid, native, [False] * len(specialist.classes))
             write_segmentation(folder / f"generalist-{safe_id(name)}.seg.nrrd", classes, native, specialist.classes)
         refined = collaboration.refined(probabilities, opinions)
         source = PREDICTIVE_ENTROPY if refined is probabilities else REFINED_ENTROPY

@@ -44,7 +44,7 @@ from SemiSAMPlusLib.training.run import train
 
 #: Phantoms of this many voxels (z, y, x).
 SIZE = (24, 32, 28)
-#: After so many iterations the specialist sees every class of a phantom, so that all are asked about.
+#: After so many iterations the specialist sees most classes of a phantom, so that they are asked about.
 LEARNED = 150
 COLORS = ((0.9, 0.6, 0.0), (0.3, 0.7, 0.9), (0.0, 0.6, 0.5), (0.8, 0.5, 0.7))
 
