@@ -89,7 +89,7 @@ def plan(
     patch: tuple[int, int, int] = (16, 16, 16), *, spacing: float = 1.0, classes: int = 1, channels: int = 1
 ) -> Plan:
     """Return a plan whose normalisation is that of MR."""
-    return Plan(spacing, patch, (Normalization("mr"),) * channels, "small", (True,) * classes)
+    return Plan(spacing, patch, (Normalization("mr"),) * channels, "small", ((0.5, 0.5, 0.5),) * classes)
 
 
 class Pointwise(nn.Module):

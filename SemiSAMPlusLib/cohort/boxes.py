@@ -1,4 +1,4 @@
-"""The box of a mask: where along each axis anything is true."""
+"""Where a mask is: the box of what is true, and its centroid."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def extent(mask: np.ndarray | torch.Tensor) -> np.ndarray | None:
         return None
     planes = (lines.any(axis=1), lines.any(axis=0), array.any(axis=(0, 1)))
     return np.array([np.flatnonzero(plane)[[0, -1]] for plane in planes]).T
+
+
+def centroid(mask: np.ndarray) -> np.ndarray:
+    """Return the mean index (3,) of what is true along each axis; 0 where nothing is.
+
+    Args:
+        mask: (z, y, x) boolean.
+    """
+    planes = (mask.sum(axis=(1, 2)), mask.sum(axis=(0, 2)), mask.sum(axis=(0, 1)))
+    return np.array([counts @ np.arange(len(counts)) / max(1, counts.sum()) for counts in planes])
 
 
 def bounding_box(mask: np.ndarray | torch.Tensor, margins: Sequence[int] = (0, 0, 0)) -> Box | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..errors import ConfigError
 from ..run.config import TrainingConfig
+from .boxes import centroid
 from .cohort import Case, Cohort
 from .intensity import Kind, Normalization, ct_window, guess_kind
 from .volume import read_grid, read_image, read_label, resample, training_grid, triple
@@ -23,6 +24,9 @@ PATCH_STEP = 8
 #: Share of a labelled structure's voxels in its largest piece from which the structure is taken to be one piece.
 _ONE_PIECE = 0.99
 
+#: Where a structure lies: its centroid as shares (z, y, x) of the scan's extent in the training orientation.
+Centroid: TypeAlias = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -33,14 +37,20 @@ class Plan:
         patch: Size of patches (z, y, x) in voxels.
         normalizations: One per channel.
         size: How large the network is: small, medium or large.
-        one_piece: One per class: whether it is a single connected structure, so that islands are errors.
+        centroids: One per class that is a single connected structure, so that islands are errors: where labelled cases have
+            it in the mean; None for others.
     """
 
     spacing: float
     patch: tuple[int, int, int]
     normalizations: tuple[Normalization, ...]
     size: str
-    one_piece: tuple[bool, ...]
+    centroids: tuple[Centroid | None, ...]
+
+    @property
+    def one_piece(self) -> tuple[bool, ...]:
+        """One per class: whether it is a single connected structure."""
+        return tuple(place is not None for place in self.centroids)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""
@@ -54,7 +64,7 @@ class Plan:
             tuple(data["patch"]),
             tuple(Normalization(**n) for n in data["normalizations"]),
             data["size"],
-            tuple(data["one_piece"]),
+            tuple(None if one is None else triple(one, float) for one in data["centroids"]),
         )
 
 
@@ -85,7 +95,7 @@ def plan_training(cohort: Cohort, config: TrainingConfig, *, on_gpu: bool, step:
         patch=patch,
         normalizations=_normalizations(cohort, config.intensity),
         size=size,
-        one_piece=_one_piece(cohort, float(spacing)),
+        centroids=_centroids(cohort, float(spacing)),
     )
 
 
@@ -144,18 +154,21 @@ def _structure_values(case: Case, channel: int, cohort: Cohort) -> np.ndarray:
     return sitk.GetArrayViewFromImage(image)[sitk.GetArrayViewFromImage(label) > 0]
 
 
-def _one_piece(cohort: Cohort, spacing: float) -> tuple[bool, ...]:
-    """Tell for each class whether every labelled case that shows it shows it in one piece, at the working spacing."""
-    whole = [True] * len(cohort.classes)
-    seen = [False] * len(cohort.classes)
+def _centroids(cohort: Cohort, spacing: float) -> tuple[Centroid | None, ...]:
+    """Return the mean centroid of each class that is one piece in every labelled case that shows it, at the working spacing."""
+    centroids: list[list[np.ndarray] | None] = [[] for _ in cohort.classes]
     for case in cohort.labeled:
         assert case.label is not None
         label = read_label(case.label, cohort.classes)
         label = resample(label, training_grid(label, spacing), interpolator=sitk.sitkNearestNeighbor)
-        for index in range(len(cohort.classes)):
+        for index, found in enumerate(centroids):
             pieces = sitk.RelabelComponent(sitk.ConnectedComponent(label == index + 1, True))
-            sizes = np.bincount(sitk.GetArrayViewFromImage(pieces).ravel())[1:]
-            if sizes.size:
-                seen[index] = True
-                whole[index] &= bool(sizes[0] >= _ONE_PIECE * sizes.sum())
-    return tuple(w and s for w, s in zip(whole, seen, strict=True))
+            array = sitk.GetArrayViewFromImage(pieces)
+            sizes = np.bincount(array.ravel())[1:]
+            if found is None or not sizes.size:
+                continue
+            if sizes[0] < _ONE_PIECE * sizes.sum():
+                centroids[index] = None
+            else:
+                found.append((centroid(array == 1) + 0.5) / array.shape)
+    return tuple(triple(np.mean(found, axis=0), float) if found else None for found in centroids)

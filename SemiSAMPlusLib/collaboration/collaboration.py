@@ -22,7 +22,7 @@ from ..cohort.patches import CaseCache, Patch, PreparedCase
 from ..cohort.volume import Grid, Volume, read_volume, resample, training_grid
 from ..generalist.embeddings import EmbeddingStore, content_key
 from ..generalist.generalist import Generalist, PromptSet, SelfJudging
-from ..specialist.inference import keep_largest_pieces
+from ..specialist.pieces import keep_largest_pieces
 from ..specialist.specialist import Specialist
 from .confidence import mean_and_variance, voxel_confidence
 from .prompts import PromptSettings, make_prompts

@@ -28,8 +28,8 @@ from scipy.optimize import nnls
 from ..cohort.augmentation import IntensityAugmentation, SpatialAugmentation, look_up
 from ..cohort.patches import PreparedCase
 from ..cohort.volume import triple
-from ..specialist.inference import to_classes
 from ..specialist.overlap import dice_by_class
+from ..specialist.pieces import to_classes
 from ..specialist.specialist import Specialist
 
 #: A specialist agrees with itself more than with the truth: the true error is so many times what it differs from itself
@@ -108,7 +108,7 @@ def hard_views(specialist: Specialist, cases: Sequence[PreparedCase], expected: 
             image = IntensityAugmentation(strength)(look_up(case.image, coordinates), random)
             truth = look_up(case.label, coordinates, nearest=True, outside=0.0)[0].round()
             probabilities = specialist.probabilities(image)
-            segmented = to_classes(probabilities, specialist.plan.one_piece)
+            segmented = to_classes(probabilities, specialist.plan.centroids)
             dice = _mean_dice(segmented, truth, len(specialist.classes))
             if dice is not None and dice > 0:
                 key = f"{case.case.name}/{draw}/{strength}"
@@ -185,7 +185,7 @@ def _gain(view: View, corrections: Sequence[torch.Tensor], shares: np.ndarray, c
 
 
 def _segment(specialist: Specialist, image: torch.Tensor) -> torch.Tensor:
-    return to_classes(specialist.probabilities(image), specialist.plan.one_piece)
+    return to_classes(specialist.probabilities(image), specialist.plan.centroids)
 
 
 def _centred(spatial: SpatialAugmentation, shape: tuple[int, int, int], random: np.random.Generator) -> torch.Tensor:

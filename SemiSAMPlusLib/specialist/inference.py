@@ -9,8 +9,6 @@ from math import log, prod
 import numpy as np
 import torch
 from monai.data.utils import compute_importance_map
-from monai.transforms import KeepLargestConnectedComponent
-from monai.utils import convert_to_tensor
 from torch import nn
 from torch.nn import functional
 
@@ -176,24 +174,6 @@ def _shows_structures(logits: torch.Tensor) -> torch.Tensor:
     """Return where (batch, z, y, x) all structures together have more than ``_SEEN``, of logits (batch, classes, ...)."""
     structures = logits[:, 1] if logits.shape[1] == 2 else logits[:, 1:].logsumexp(dim=1)
     return structures - logits[:, 0] > log(_SEEN / (1 - _SEEN))
-
-
-def to_classes(probabilities: torch.Tensor, one_piece: Sequence[bool]) -> torch.Tensor:
-    """Return class indices (z, y, x) uint8; islands of structures that are one piece go to background."""
-    classes = probabilities.max(dim=0).indices.to(torch.uint8)  # argmax is ten times slower on a CPU.
-    return keep_largest_pieces(classes, one_piece)
-
-
-def keep_largest_pieces(classes: torch.Tensor, one_piece: Sequence[bool]) -> torch.Tensor:
-    """Return class indices (z, y, x) uint8 without the islands of structures that are one piece."""
-    pieces = [index for index, whole in enumerate(one_piece, start=1) if whole]
-    box = bounding_box(classes > 0) if pieces else None
-    if box is None:
-        return classes
-    keep = KeepLargestConnectedComponent(applied_labels=pieces, is_onehot=False, connectivity=3)
-    kept = classes.clone()
-    kept[box] = convert_to_tensor(keep(kept[box][None]))[0].to(torch.uint8)
-    return kept
 
 
 def predictive_entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -10,8 +10,10 @@ import SimpleITK as sitk
 import torch
 
 from ..cohort.boxes import Box, bounding_box
+from ..cohort.plan import Centroid
 from ..cohort.volume import Grid
-from .inference import keep_largest_pieces, predictive_entropy
+from .inference import predictive_entropy
+from .pieces import in_voxels, keep_expected_pieces
 
 #: Bytes of the probabilities of a slab.
 _SLAB = 64_000_000
@@ -19,7 +21,9 @@ _SLAB = 64_000_000
 _SURE = 0.01
 
 
-def native_classes(probabilities: np.ndarray, grid: Grid, native: Grid, one_piece: Sequence[bool]) -> np.ndarray:
+def native_classes(
+    probabilities: np.ndarray, grid: Grid, native: Grid, centroids: Sequence[Centroid | None]
+) -> np.ndarray:
     """Return the likeliest class of each voxel of an input's own grid.
 
     Only where a structure can be, probabilities are resampled: interpolation finds nothing between voxels that are all
@@ -29,7 +33,7 @@ def native_classes(probabilities: np.ndarray, grid: Grid, native: Grid, one_piec
         probabilities: (classes with background, z, y, x) on ``grid``; they add up to 1.
         grid: The training grid.
         native: The input's own grid.
-        one_piece: One per structure: whether islands go to background.
+        centroids: The plan's: islands of structures that have one go to background.
 
     Returns:
         (z', y', x') uint8 class indices.
@@ -45,7 +49,14 @@ def native_classes(probabilities: np.ndarray, grid: Grid, native: Grid, one_piec
         for box in _slabs(native, len(probabilities), inside):
             resampled = torch.from_numpy(_with_background(probabilities, grid, native, box))
             classes[box] = resampled.max(dim=0).indices.to(torch.uint8).numpy()  # argmax is ten times slower.
-        classes[inside] = keep_largest_pieces(torch.from_numpy(classes[inside]), one_piece).numpy()
+        start = [part.start for part in inside]
+        expected = [
+            None if index is None else native.to_index(grid.to_physical(index[None]))[0] - start
+            for index in in_voxels(centroids, grid.shape)
+        ]
+        classes[inside] = keep_expected_pieces(
+            torch.from_numpy(classes[inside]), expected, native.spacing[::-1]
+        ).numpy()
     return classes
 
 

@@ -26,7 +26,7 @@ from .inference import predict_probabilities
 from .native import native_classes, native_entropy
 from .networks import build_specialist
 
-FORMAT = "semisamplus-specialist-1"
+FORMAT = "semisamplus-specialist-2"
 _DESCRIBED = ("format", "specialist", "plan", "classes", "channels", "precision")
 
 
@@ -108,7 +108,7 @@ class Specialist:
         native = read_grid(images[0])
         said = self.probabilities(prepared.image)
         probabilities = (said if refine is None else refine(prepared, said)).cpu().numpy()
-        labels = native_classes(probabilities, prepared.grid, native, self.plan.one_piece)
+        labels = native_classes(probabilities, prepared.grid, native, self.plan.centroids)
         return Prediction(labels, native, probabilities, prepared.grid)
 
     def save(self, folder: Path) -> None:
@@ -143,8 +143,10 @@ class Specialist:
                 raise ValueError(f"format {described.get('format')!r}, expected {FORMAT!r}")
             state = load_file(folder / "weights.safetensors", device="cpu")
         except (OSError, ValueError, AttributeError, SafetensorError) as error:
-            msg = f"{folder}: holds no trained specialist ({error})."
-            raise WeightsError(msg, "Give a finished run's folder, or its folder `specialist`.") from error
+            msg = f"{folder}: holds no trained specialist that can be read ({error})."
+            raise WeightsError(
+                msg, "Give the folder of a run that this version finished, or its folder `specialist`."
+            ) from error
         plan = Plan.from_dict(described["plan"])
         classes = tuple(Class(c["name"], tuple(c["values"]), tuple(c["color"])) for c in described["classes"])
         network = build_specialist(

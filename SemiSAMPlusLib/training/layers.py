@@ -46,7 +46,7 @@ def write_layers(
     native = read_grid(case.case.images[0])
     probabilities = specialist.probabilities(case.image)
     on_training_grid = probabilities.cpu().numpy()
-    labels = native_classes(on_training_grid, case.grid, native, specialist.plan.one_piece)
+    labels = native_classes(on_training_grid, case.grid, native, specialist.plan.centroids)
     write_segmentation(folder / "prediction.seg.nrrd", labels, native, specialist.classes)
     refined, source = probabilities, PREDICTIVE_ENTROPY
     if collaboration is not None:
@@ -57,7 +57,7 @@ def write_layers(
             said[0] = 1.0  # Background where it was not asked, and everywhere if it had no answer.
             if name in opinions.answers:
                 said[(slice(None), *opinions.place)] = opinions.answers[name].mean.cpu().numpy()
-            classes = native_classes(said, case.grid, native, [False] * len(specialist.classes))
+            classes = native_classes(said, case.grid, native, [None] * len(specialist.classes))
             write_segmentation(folder / f"generalist-{safe_id(name)}.seg.nrrd", classes, native, specialist.classes)
         refined = collaboration.refined(probabilities, opinions)
         source = PREDICTIVE_ENTROPY if refined is probabilities else REFINED_ENTROPY

@@ -35,7 +35,7 @@ from ..specialist.specialist import Specialist
 from .device import estimate_training_bytes, out_of_memory, require_memory
 from .trainer import Settled, Trainer
 
-FORMAT = "semisamplus-run-1"
+FORMAT = "semisamplus-run-2"
 #: What is called with each event of a run, as it is written.
 Observer = Callable[[dict[str, Any]], None]
 #: Disk that a run needs at least, in bytes: checkpoints, the specialist, a few layers.
@@ -125,10 +125,14 @@ def resume(run_folder: Path, *, observer: Observer | None = None) -> RunFolder:
         observer: Called with each event as it is written.
 
     Raises:
-        SemiSAMPlusError: If it is no run folder, a job is running in it, the run is done, or its files have changed.
+        SemiSAMPlusError: If it is no run folder or another version's, a job is running in it, the run is done, or its files
+            have changed.
     """
     folder = RunFolder(run_folder)
     description = folder.describe()
+    if description["format"] != FORMAT:
+        msg = f"{folder.path}: the run has the format {description['format']!r}, expected {FORMAT!r}."
+        raise RunFolderError(msg, "Go on with the version that began it, or train anew.")
     if any(event["event"] == kinds.FINISHED and event.get("reason") == "done" for event in folder.events()):
         msg = f"{folder.path}: the run is done."
         raise RunFolderError(msg, "Train on from it with `semisamplus train COHORT --run NEW --from RUN`.")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..cohort.patches import PreparedCase
-from ..specialist.inference import to_classes
 from ..specialist.overlap import dice_by_class
+from ..specialist.pieces import to_classes
 from ..specialist.specialist import Specialist
 
 
@@ -37,7 +37,7 @@ def dice_on(label: torch.Tensor, probabilities: torch.Tensor, specialist: Specia
         probabilities: (classes with background, z, y, x) what is said of the case.
         specialist: Whose classes they are.
     """
-    predicted = to_classes(probabilities, specialist.plan.one_piece)
+    predicted = to_classes(probabilities, specialist.plan.centroids)
     scores = dice_by_class(label[0], predicted, len(specialist.classes))
     return {
         structure.name: score

@@ -163,7 +163,7 @@ def _predict_alone(size: tuple[int, int, int], folder: str, threads: int | None)
     network = build_specialist("unet3d", in_channels=1, out_channels=2, patch=patch, size="small")
     with torch.no_grad():  # Untrained it would see structures everywhere.
         list(network.parameters())[-1].copy_(torch.tensor([20.0, 0.0]))
-    plan = Plan(2.0, patch, (Normalization("mr"),), "small", (True,))
+    plan = Plan(2.0, patch, (Normalization("mr"),), "small", ((0.5, 0.5, 0.5),))
     precision = usable_precision(torch.device("cpu"), "auto")
     classes = (Class("structure", (1,), COLORS[0]),)
     specialist = Specialist(network.eval(), "unet3d", plan, classes, ("image",), precision, {})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from SemiSAMPlusLib.cohort.boxes import bounding_box, extent
+from SemiSAMPlusLib.cohort.boxes import bounding_box, centroid, extent
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
@@ -33,3 +33,11 @@ def test_of_nothing_there_is_no_box() -> None:
     empty = np.zeros((3, 4, 5), dtype=bool)
     assert extent(empty) is None
     assert bounding_box(empty, (1, 1, 1)) is None
+
+
+def test_the_centroid_is_the_mean_index() -> None:
+    mask = np.zeros((7, 9, 11), dtype=bool)
+    mask[1:3, 4, 5:9] = True
+    mask[5, 0, 0] = True
+    np.testing.assert_allclose(centroid(mask), np.argwhere(mask).mean(axis=0))
+    np.testing.assert_array_equal(centroid(np.zeros((2, 2, 2), dtype=bool)), 0)

@@ -717,7 +717,7 @@ def test_a_structure_of_one_piece_that_is_seen_as_two_is_not_asked_about(
     """An answer to prompts on the wrong piece would confirm it, and take away the right one."""
     seen = _two_balls(second)
     grid = Grid(seen.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    its_plan = replace(plan(patch=seen.shape), one_piece=(one_piece,))
+    its_plan = replace(plan(patch=seen.shape), centroids=((0.5, 0.5, 0.5) if one_piece else None,))
     specialist, case = specialist_of(Pointwise(scale=8), plan=its_plan), _case(tmp_path, seen, grid=grid)
     generalist = FakeGeneralist(_truth_of(ball(seen.shape, 6, (12, 12, 12))))
     probabilities = specialist.probabilities(case.image)

@@ -19,12 +19,13 @@ from torch import nn
 from SemiSAMPlusLib.cohort.volume import Grid, read_grid, read_image, training_grid
 from SemiSAMPlusLib.errors import VolumeError
 from SemiSAMPlusLib.specialist import inference, native
-from SemiSAMPlusLib.specialist.inference import keep_largest_pieces, predict_probabilities, predictive_entropy
+from SemiSAMPlusLib.specialist.inference import predict_probabilities, predictive_entropy
 from SemiSAMPlusLib.specialist.native import native_classes, native_entropy, to_native
 from SemiSAMPlusLib.specialist.networks import build_specialist
 from SemiSAMPlusLib.specialist.windows import plan_windows
 
 PATCH = (16, 24, 16)
+MIDDLE = (0.5, 0.5, 0.5)
 #: Smaller than the patch, equal, little larger, larger along some axes, and much larger along all.
 SHAPES = [(9, 20, 11), PATCH, (17, 30, 20), (20, 24, 21), (20, 31, 60), (50, 80, 44), (16, 24, 90)]
 
@@ -222,7 +223,7 @@ def test_slabs_give_what_the_whole_gives(slab: int, monkeypatch: pytest.MonkeyPa
     whole = to_native(probabilities, grid, OBLIQUE)
     monkeypatch.setattr(native, "_SLAB", slab)
     assert set(np.unique(whole.argmax(axis=0))) == {0, 1, 2}
-    assert np.array_equal(native_classes(probabilities, grid, OBLIQUE, (False, False)), whole.argmax(axis=0))
+    assert np.array_equal(native_classes(probabilities, grid, OBLIQUE, (None, None)), whole.argmax(axis=0))
     entropy = native_entropy(probabilities, grid, OBLIQUE)
     assert np.allclose(entropy, predictive_entropy(whole), atol=1e-5)
 
@@ -233,34 +234,35 @@ def test_islands_go_to_background_on_the_native_grid() -> None:
     keep = KeepLargestConnectedComponent(applied_labels=[2], is_onehot=False, connectivity=3)
     expected = np.asarray(keep(classes.clone()))[0]
     assert (expected != classes[0].numpy()).any()
-    assert np.array_equal(native_classes(probabilities, grid, OBLIQUE, (False, True)), expected)
+    assert np.array_equal(native_classes(probabilities, grid, OBLIQUE, (None, MIDDLE)), expected)
 
 
 def test_the_native_grid_of_an_empty_case_is_background() -> None:
     probabilities, grid = _case(1, empty=True)
-    assert not native_classes(probabilities, grid, OBLIQUE, (True, True)).any()
+    assert not native_classes(probabilities, grid, OBLIQUE, (MIDDLE, MIDDLE)).any()
 
 
 def test_half_precision_probabilities_are_taken_to_the_native_grid() -> None:
     probabilities, grid = _case(0)
     half = probabilities.astype(np.float16)
-    exact = native_classes(probabilities, grid, OBLIQUE, (False, False))
-    assert (native_classes(half, grid, OBLIQUE, (False, False)) != exact).mean() < 0.005
+    exact = native_classes(probabilities, grid, OBLIQUE, (None, None))
+    assert (native_classes(half, grid, OBLIQUE, (None, None)) != exact).mean() < 0.005
 
 
-def test_pieces_are_told_apart_within_the_box_of_what_was_found() -> None:
-    classes = torch.zeros(30, 30, 30, dtype=torch.uint8)
-    classes[4:9, 4:9, 4:9] = 1
-    classes[12:14, 5, 5] = 1
-    classes[20:22, 20, 20] = 2
-    classes[24, 20, 20] = 2
-    given = classes.clone()
-    kept = keep_largest_pieces(classes, (True, False))
-    assert torch.equal(classes, given)
-    assert kept[4:9, 4:9, 4:9].all()
-    assert not kept[12:14].any()
-    assert kept.sum() == 125 + 2 * 3
-    assert torch.equal(keep_largest_pieces(classes, (False, False)), classes)
+def test_which_of_two_rivals_is_meant_is_the_same_place_in_the_body_on_the_native_grid() -> None:
+    """Both balls of the second class are in opposite corners; the larger has less than twice the other's voxels."""
+    probabilities, grid = _case(0)
+    everything = native_classes(probabilities, grid, OBLIQUE, (None, None))
+    first = native_classes(probabilities, grid, OBLIQUE, (None, (0.0, 0.0, 0.0)))
+    second = native_classes(probabilities, grid, OBLIQUE, (None, (1.0, 1.0, 1.0)))
+    assert (first == 2).any()
+    assert (second == 2).any()
+    assert not ((first == 2) & (second == 2)).any()
+    assert np.array_equal((first == 2) | (second == 2), everything == 2)
+    native_corner = np.round(OBLIQUE.to_index(grid.to_physical(np.zeros((1, 3))))[0]).astype(int)
+    place = tuple(np.clip(native_corner, 0, np.array(OBLIQUE.shape) - 1))
+    assert everything[place] == first[place] == 2
+    assert second[place] == 0
 
 
 @pytest.mark.parametrize("shape", [(12, 40, 33), (30, 20, 60)])

@@ -164,6 +164,34 @@ def test_islands_that_the_labels_show_are_no_errors(tmp_path: Path) -> None:
     classes = (Class("pair", (1,)), Class("one", (2,)), Class("absent", (3,)))
     plan = plan_training(_write(tmp_path, shape, (2.0, 2.0, 2.0), label=label, classes=classes), CONFIG, on_gpu=False)
     assert plan.one_piece == (False, True, False)
+    assert plan.centroids[1] == pytest.approx((12 / 24, 16 / 32, 16 / 32), abs=0.01)
+
+
+def test_where_a_structure_lies_is_the_mean_of_labelled_cases_that_show_it(tmp_path: Path) -> None:
+    shape, classes = (20, 20, 20), (Class("one", (1,)), Class("two", (2,)))
+    low, high, both = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    low[2:6, 8:12, 8:12], high[14:18, 8:12, 12:16] = 1, 1
+    both[6:8, 6:8, 6:8], both[12:14, 6:8, 6:8] = 2, 2
+    cases = []
+    for name, label in (("low", low), ("high", high), ("both", both)):
+        cohort = _write(tmp_path / name, shape, (1.0, 1.0, 1.0), label=label, classes=classes, unlabeled=0)
+        cases.append(replace(cohort.cases[0], name=name))
+    plan = plan_training(Cohort(tuple(cases), classes), CONFIG, on_gpu=False)
+    assert plan.centroids[0] == pytest.approx((0.5, 0.5, 0.6))
+    assert plan.centroids[1] is None
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_where_a_structure_lies_does_not_depend_on_how_the_file_is_turned(tmp_path: Path) -> None:
+    label = np.zeros((20, 20, 20), np.uint8)
+    label[2:6, 4:8, 12:16] = 1
+    straight = _write(tmp_path / "a", label.shape, (1.0, 1.0, 1.0), label=label)
+    turned = _write(
+        tmp_path / "b", label.shape, (1.0, 1.0, 1.0), label=label[::-1, ::-1], direction=(1, 0, 0, 0, -1, 0, 0, 0, -1)
+    )
+    first, second = (plan_training(cohort, CONFIG, on_gpu=False).centroids for cohort in (straight, turned))
+    assert first[0] == pytest.approx(second[0])
+    assert first[0] == pytest.approx((0.2, 0.3, 0.7))
 
 
 def test_what_is_set_is_kept(tmp_path: Path) -> None:

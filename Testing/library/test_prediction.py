@@ -61,7 +61,7 @@ def _write_series(folder: Path) -> Path:
 
 
 def _save_specialist(folder: Path, channels: Sequence[str] = ("image",)) -> Path:
-    plan = Plan(2.0, (16, 16, 16), (Normalization("mr"),) * len(channels), "small", (False, False))
+    plan = Plan(2.0, (16, 16, 16), (Normalization("mr"),) * len(channels), "small", (None, None))
     network = build_specialist("unet3d", in_channels=len(channels), out_channels=3, patch=plan.patch, size="small")
     Specialist(network, "unet3d", plan, CLASSES, tuple(channels), "float32", {}).save(folder)
     return folder

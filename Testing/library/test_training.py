@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -255,6 +256,19 @@ def test_a_damaged_checkpoint_is_said_by_name(cohort: Cohort, tmp_path: Path, mo
     (run.checkpoints / "last.pt").write_bytes(b"PK\x03\x04 no longer a checkpoint")
     with pytest.raises(RunFolderError, match=r"last\.pt"):
         resume(run.path)
+
+
+def test_what_another_version_made_is_refused(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _after(monkeypatch, 2, lambda trainer: trainer.folder.ask_to_stop())
+    run = train(cohort, tiny_config(iterations=4), tmp_path / "run")
+    for described in (run.path / "run.json", run.path / "specialist" / "model.json"):
+        described.write_text(
+            re.sub(r'(semisamplus-\w+)-\d+"', r'\1-0"', described.read_text(encoding="utf-8")), "utf-8"
+        )
+    with pytest.raises(RunFolderError, match="semisamplus-run-0"):
+        resume(run.path)
+    with pytest.raises(WeightsError, match="semisamplus-specialist-0"):
+        Specialist.load(run.path)
 
 
 def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
