@@ -89,7 +89,8 @@ def plan_training(cohort: Cohort, config: TrainingConfig, *, on_gpu: bool, step:
     if any(n % PATCH_STEP for n in patch):
         msg = f"The setting 'patch' is {tuple(patch)}, expected multiples of {PATCH_STEP}."
         raise ConfigError(msg, f"Give --patch such sizes, for example {_patch(np.asarray(patch), prod(patch), step)}.")
-    size = config.size if config.size != "auto" else ("large" if on_gpu else "medium")
+    # On a CPU a larger network is not only slower: with a few labels it also generalises worse (docs/results.md).
+    size = config.size if config.size != "auto" else ("large" if on_gpu else "small")
     return Plan(
         spacing=float(spacing),
         patch=patch,

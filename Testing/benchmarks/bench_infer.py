@@ -69,8 +69,8 @@ class Bright(nn.Module):
 def untrained(spacing: float, patch: tuple[int, int, int], level: float) -> Specialist:
     """Return the default specialist for a CPU with one class, which finds what is brighter than ``level``."""
     torch.manual_seed(0)
-    network = build_specialist("unet3d", in_channels=1, out_channels=2, patch=patch, size="medium")
-    plan = Plan(spacing, patch, (Normalization("mr"),), "medium", ((0.5, 0.5, 0.5),))
+    network = build_specialist("unet3d", in_channels=1, out_channels=2, patch=patch, size="small")
+    plan = Plan(spacing, patch, (Normalization("mr"),), "small", ((0.5, 0.5, 0.5),))
     precision = usable_precision(torch.device("cpu"), "auto")
     classes = (Class("structure", (1,), (1.0, 0.0, 0.0)),)
     return Specialist(Bright(network, level).eval(), "unet3d", plan, classes, ("image",), precision, {})
