@@ -163,13 +163,13 @@ def _centroids(cohort: Cohort, spacing: float) -> tuple[Centroid | None, ...]:
         label = read_label(case.label, cohort.classes)
         label = resample(label, training_grid(label, spacing), interpolator=sitk.sitkNearestNeighbor)
         for index, found in enumerate(centroids):
+            if found is None:
+                continue
             pieces = sitk.RelabelComponent(sitk.ConnectedComponent(label == index + 1, True))
             array = sitk.GetArrayViewFromImage(pieces)
             sizes = np.bincount(array.ravel())[1:]
-            if found is None or not sizes.size:
-                continue
-            if sizes[0] < _ONE_PIECE * sizes.sum():
+            if sizes.size and sizes[0] < _ONE_PIECE * sizes.sum():
                 centroids[index] = None
-            else:
+            elif sizes.size:
                 found.append((centroid(array == 1) + 0.5) / array.shape)
     return tuple(triple(np.mean(found, axis=0), float) if found else None for found in centroids)
