@@ -605,6 +605,19 @@ def test_a_generalist_that_is_half_right_earns_something_in_between(tmp_path: Pa
     assert _trust(views, say) < _trust(views, lambda view: view.truth.float())
 
 
+def test_better_probabilities_of_a_worse_segmentation_earn_none(tmp_path: Path) -> None:
+    """Surer of the background far away, and wrong around the structure, where the specialist was right."""
+    _, _, views = _views(tmp_path)
+    far, near, structure = (ball(SHAPE, radius, (12, 12, 12)) for radius in (24, 9, 6))
+    truth = torch.from_numpy(structure).long()
+    probability = torch.where(truth == 1, 0.9, torch.where(torch.from_numpy(far), 0.45, 0.0))
+    answer = torch.from_numpy(near).float()
+    correction, error = answer - probability, truth - probability
+    assert float((correction * error).sum() / correction.square().sum()) > 0.3  # What least squares would take.
+    unsure = replace(views[0], probabilities=torch.stack([1 - probability, probability]), truth=truth)
+    assert _trust([unsure], lambda view: answer) == 0
+
+
 def test_a_view_weighs_what_it_counts(tmp_path: Path) -> None:
     """One that tells the truth of some views and the opposite of others."""
     _, _, views = _views(tmp_path)
