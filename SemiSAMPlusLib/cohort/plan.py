@@ -168,8 +168,10 @@ def _centroids(cohort: Cohort, spacing: float) -> tuple[Centroid | None, ...]:
             pieces = sitk.RelabelComponent(sitk.ConnectedComponent(label == index + 1, True))
             array = sitk.GetArrayViewFromImage(pieces)
             sizes = np.bincount(array.ravel())[1:]
-            if sizes.size and sizes[0] < _ONE_PIECE * sizes.sum():
+            if not sizes.size:
+                continue
+            if sizes[0] < _ONE_PIECE * sizes.sum():
                 centroids[index] = None
-            elif sizes.size:
+            else:
                 found.append((centroid(array == 1) + 0.5) / array.shape)
     return tuple(triple(np.mean(found, axis=0), float) if found else None for found in centroids)
