@@ -5,7 +5,8 @@ shares from 0 to 1. Beside them stands the trust that would be measured now, whi
 
     python Testing/benchmarks/bench_shares.py runs/tuning/copy-paste-1-seed0/run --generalists random-walker
 
-With several generalists their trusts are fitted together, and one more column has what they make of the prediction so.
+Generalists are asked as by default, whether the run knew them or not. With several their trusts are fitted together,
+and the last column has what all of them make of the prediction.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from SemiSAMPlusLib.specialist.specialist import Specialist
 
 
 def measure(run: Path, names: Sequence[str], shares: Sequence[float]) -> dict[str, list[tuple[float, float]]]:
-    """Return the mean Dice and mean 95HD in mm of each test case, by what was taken: ``NAME SHARE``, or ``trust`` with its values."""
+    """Return the mean Dice and mean 95HD in mm of each test case, by what was taken.
+
+    What was taken is named ``NAME SHARE``, or ``trust`` with its values.
+    """
     specialist = Specialist.load(run)
     cohort = Cohort.from_dict(json.loads((run / "run.json").read_text(encoding="utf-8"))["cohort"], run)
     settings = CollaborationSettings(iterations=1, prompts=PromptSettings())
@@ -74,7 +78,7 @@ def main(
     torch.set_num_threads(1)
     for run in runs:
         measured = measure(run, generalists, shares)
-        means = [np.mean(values, axis=0) for values in measured.values()]
+        means = [np.nanmean(values, axis=0) for values in measured.values()]
         rows = [
             ["Dice %", *(f"{100 * dice:.2f}" for dice, _ in means)],
             ["95HD mm", *(f"{distance:.2f}" for _, distance in means)],
