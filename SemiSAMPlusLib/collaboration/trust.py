@@ -42,7 +42,7 @@ _STRENGTHS, _DRAWS = (1.0, 2.0, 3.0), 4
 _UNCERTAIN, _LEAST_COUNT = 0.1, 0.05
 #: A smaller share is not worth the asking; what it gains on so few views, nonsense gains now and then.
 _LEAST_SHARE = 0.1
-#: Unlabelled cases on which the error to be expected is measured: few enough to be quick, so many that a lost one hardly matters.
+#: Unlabelled cases on which the error to be expected is measured; each takes the specialist twice.
 _EXPECTED_ON = 8
 
 
