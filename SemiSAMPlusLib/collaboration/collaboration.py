@@ -27,7 +27,7 @@ from ..specialist.specialist import Specialist
 from .confidence import mean_and_variance, voxel_confidence
 from .prompts import PromptSettings, make_prompts
 from .regularization import TaughtPatch, combine, compete
-from .trust import View, choose_unlabeled, expected_dice, hard_views, trust_on
+from .trust import SETS, EarnedTrust, View, agreement, choose_typical, earn_trust, make_views
 
 #: Memory in bytes for the embeddings of the views on which trust is measured.
 _VIEW_BYTES = 128 << 20
@@ -104,7 +104,10 @@ class Collaboration:
         self, generalists: Mapping[str, Generalist], settings: CollaborationSettings, embeddings: Path | None = None
     ) -> None:
         self.generalists, self.settings = dict(generalists), settings
+        #: How far each generalist is trusted on average; who has 0 is not asked.
         self.trust = dict.fromkeys(self.generalists, settings.trust or 0.0)
+        #: How that depends on the patch or scan; where nothing was measured, it does not.
+        self.earned: EarnedTrust | None = None
         self._stores = {
             name: EmbeddingStore(embeddings, generalist, getattr(generalist, "weights_sha256", ""))
             for name, generalist in self.generalists.items()
@@ -139,7 +142,7 @@ class Collaboration:
             iteration: Which step.
 
         Returns:
-            What they teach, or None where nobody is asked or nobody is trusted.
+            What they teach, or None where nobody is asked or nobody answers.
         """
         if not self.asks(iteration):
             return None
@@ -147,7 +150,7 @@ class Collaboration:
         region = patch.source.grid.cropped(patch.start, belief.shape[1:])
         seed = (self.settings.seed, 11, iteration)
         _, answers = self._ask_each(self._trusted(), patch.source, belief, region, specialist, seed)
-        heard = self._together(answers)
+        heard = self._together(answers, belief)
         if heard is None:
             return None
         return TaughtPatch(*heard, belief, patch.undeformed_coordinates(), self.strength(iteration))
@@ -164,28 +167,34 @@ class Collaboration:
         """Measure the trust in each generalist anew, where it is time.
 
         Returns:
-            ``trust`` (name to value) and ``expected_dice``, or None where it was not time.
+            ``trust``: for each generalist how far it is trusted on average on a few unlabelled cases. None where it was not
+            time.
         """
         settings = self.settings
         if settings.trust is not None or not cohort.unlabeled:
             return None
         if not force and (iteration == 0 or iteration % settings.trust_every):
             return None
+        labeled = [cache.get(case, with_label=True) for case in cohort.labeled]
+        ask = {name: partial(self._answer_view, name, specialist) for name in self.generalists}
+        number = -(-iteration // settings.trust_every) % SETS
+        before = [] if self.earned is None else [one for one in self.earned.lessons if one.number != number]
+        self.earned = earn_trust(make_views(specialist, labeled, settings.seed, number), ask, before)
         by_name = {case.name: case for case in cohort.unlabeled}
-        unlabeled = [
-            cache.get(by_name[name], with_label=False) for name in choose_unlabeled(list(by_name), settings.seed)
-        ]
-        expected = expected_dice(specialist, unlabeled, settings.seed)
-        self.trust = dict.fromkeys(self.generalists, 0.0)
-        if expected is not None:
-            labeled = [cache.get(case, with_label=True) for case in cohort.labeled]
-            views = hard_views(specialist, labeled, expected, settings.seed)
-            ask = {name: partial(self._answer_view, name, specialist) for name in self.generalists}
-            self.trust = trust_on(views, ask, len(cohort.classes))
-        return {
-            "trust": {name: round(value, 4) for name, value in self.trust.items()},
-            "expected_dice": None if expected is None else round(expected, 4),
-        }
+        shares = []
+        for name in choose_typical(list(by_name), settings.seed):
+            case = cache.get(by_name[name], with_label=False)
+            probabilities = specialist.probabilities(case.image)
+            opinions = self.ask_about(case, probabilities, specialist)
+            shares.append(self._shares(opinions.answers, probabilities[(slice(None), *opinions.place)].float()))
+        self.trust = {name: float(np.mean([one.get(name, 0.0) for one in shares])) for name in self.generalists}
+        return {"trust": {name: round(value, 4) for name, value in self.trust.items()}}
+
+    def _shares(self, answers: Mapping[str, Answer], belief: torch.Tensor) -> dict[str, float]:
+        """Return how far to take each answer's corrections of what the specialist says of a patch or a scan."""
+        if self.earned is None:
+            return {name: self.trust[name] for name in answers}
+        return self.earned.shares({name: agreement(answer.mean, belief) for name, answer in answers.items()})
 
     def _answer_view(self, name: str, specialist: Specialist, view: View) -> tuple[torch.Tensor, torch.Tensor] | None:
         grid = view.case.grid
@@ -230,12 +239,12 @@ class Collaboration:
         Returns:
             Probabilities like those given, which are returned themselves where nobody is trusted or answered.
         """
-        heard = self._together(opinions.answers)
+        inside = (slice(None), *opinions.place)
+        belief = probabilities[inside].float()
+        heard = self._together(opinions.answers, belief)
         if heard is None:
             return probabilities
         answer, weight = heard
-        inside = (slice(None), *opinions.place)
-        belief = probabilities[inside].float()
         refined = probabilities.clone()
         refined[inside] = (belief + weight * (answer - belief)).to(refined.dtype)
         return refined
@@ -259,15 +268,18 @@ class Collaboration:
         answers = {name: self._answer(name, case, prompts, region, belief) for name in names}
         return prompts, {name: answer for name, answer in answers.items() if answer is not None}
 
-    def _together(self, answers: Mapping[str, Answer]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _together(
+        self, answers: Mapping[str, Answer], belief: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return the trusted generalists' answer together, and its weight; None where none of them answered."""
-        heard = [name for name in self._trusted() if name in answers]
+        heard = {name: answers[name] for name in self._trusted() if name in answers}
         if not heard:
             return None
+        shares = self._shares(heard, belief)
         return combine(
-            [answers[name].mean for name in heard],
-            [answers[name].confidence for name in heard],
-            [self.trust[name] for name in heard],
+            [answer.mean for answer in heard.values()],
+            [answer.confidence for answer in heard.values()],
+            [shares[name] for name in heard],
         )
 
     def _prompts(
@@ -354,11 +366,12 @@ class Collaboration:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs: the trusts; prompts and embeddings are made again the same."""
-        return {"trust": dict(self.trust)}
+        return {"trust": dict(self.trust), "earned": None if self.earned is None else self.earned.to_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
         self.trust = {name: float(state["trust"].get(name, 0.0)) for name in self.generalists}
+        self.earned = None if state["earned"] is None else EarnedTrust.from_dict(state["earned"])
 
 
 def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:

@@ -1,25 +1,26 @@
-"""How far to trust a generalist as a whole: what its answers would gain on cases like the unlabelled ones.
+"""How far to trust a generalist: as far as its corrections were right where it disagreed with the specialist as much.
 
-The specialist has memorised its few labelled cases, so prompts made there would be near perfect and flatter whoever
-answers them. Two measurements keep trust honest (both ours):
+A specialist is good on most scans and poor on some, and generalists know better just there. So trust is no one number:
+it is measured as it depends on how far an answer agrees with the specialist, which is seen on any scan, without a label.
 
-1. *The error to be expected.* On unlabelled cases, the specialist's segmentation is compared with the one that it
-   makes of the same case strongly deformed. From their Dice follows about its true Dice there.
-2. *Views that are as hard.* Labelled cases are deformed and disturbed more and more, and a view counts the more, the
-   nearer the specialist's Dice on it is to that value: the weight v falls as a Gaussian as wide as the value is
-   uncertain. Its errors on such views are of the kind that it makes on another patient.
+1. *Views.* The specialist has memorised its few labelled cases, so prompts made there would be near perfect and flatter
+   whoever answers them. The cases are deformed and disturbed, the more, the poorer the specialist is on them.
+2. *Lessons.* On each view the generalists are asked as in training. What is kept of it: their agreements with the
+   specialist, the products of their corrections w_g (F̄_g - f), and the products of these with the error y - f.
+3. *Shares.* For a patch or a scan, the shares ω of the corrections minimise Σ v (y - f - Σ_g ω_g w_g (F̄_g - f))² over the
+   views; v falls as a Gaussian of how far a view's agreements are from those here. Each ω is 0 to 1/2, so no generalist
+   alone overrules a specialist that is certain, and all together are at most 1. A share below 0.1 counts as 0, so does
+   that of an answer that agrees by less than 1/2, which is none to the question that was asked, and all are 0 where shares
+   fitted so, each view's on the other views, do not raise the Dice.
 
-On these views the generalists are asked as in training, and their trusts are the shares ω of their corrections that
-together bring the specialist's f nearest to the truth y: ω minimises Σ v (y - f - Σ_g ω_g w_g (F̄_g - f))², each ω ≥ 0 and
-all together at most 1. A share below 0.1 counts as 0, and where taking the shares does not raise the mean Dice, every
-trust is 0.
+All of it is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import exp
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,18 +33,20 @@ from ..specialist.overlap import dice_by_class
 from ..specialist.pieces import to_classes
 from ..specialist.specialist import Specialist
 
-#: A specialist agrees with itself more than with the truth: the true error is so many times what it differs from itself
-#: (1.6 to 2.2 in six specialists of left atrium, 1.2 in one of hippocampus; tuning split).
-_ERROR_RATIO = 1.5
 #: How strongly labelled cases are deformed, in multiples of the training's augmentation; and how often each.
 _STRENGTHS, _DRAWS = (1.0, 2.0, 3.0), 4
-#: How uncertain the expected Dice is: the standard deviation of the Gaussian by which views count; and the least that is
-#: worth the asking.
-_UNCERTAIN, _LEAST_COUNT = 0.1, 0.05
-#: A smaller share is not worth the asking; what it gains on so few views, nonsense gains now and then.
-_LEAST_SHARE = 0.1
-#: Unlabelled cases on which the error to be expected is measured; each takes the specialist twice.
-_EXPECTED_ON = 8
+#: There are so many sets of such views. Measured in turn, each counts until it is measured again: a dozen views at a time
+#: are too few, and as what they teach changes slowly, those of before count too.
+SETS = 2
+#: The standard deviation of the Gaussian by which views count, in Dice; a half or twice as much makes little difference.
+_ALIKE = 0.03
+#: A smaller share is not worth the asking; what it gains on so few views, nonsense gains now and then. With a larger one
+#: a generalist would overrule a specialist that is certain, and far leaks with it.
+_LEAST_SHARE, _MOST_SHARE = 0.1, 0.5
+#: An answer whose Dice with the specialist's segmentation is less does not answer the prompts that were made of it.
+_LEAST_AGREEMENT = 0.5
+#: Unlabelled cases on which trust on average is measured.
+_TYPICAL = 8
 
 
 @dataclass(frozen=True)
@@ -52,21 +55,21 @@ class View:
 
     Attributes:
         key: Names the case and the deformation; the same view has the same key all through a training.
+        number: Of the set of views that it belongs to.
         image: (channels, z, y, x) normalised.
         probabilities: (classes with background, z, y, x) the specialist's.
         truth: (z, y, x) class indices.
         case: The case it was made of, undeformed.
         dice: The specialist's mean Dice over the classes.
-        counts: How much the view counts, 0 to 1, see :func:`hard_views`.
     """
 
     key: str
+    number: int
     image: torch.Tensor
     probabilities: torch.Tensor
     truth: torch.Tensor
     case: PreparedCase
     dice: float
-    counts: float = 1.0
 
 
 #: Returns a generalist's mean answer (classes with background, z, y, x) and its confidence (z, y, x) for a view, without
@@ -74,37 +77,89 @@ class View:
 Ask = Callable[[View], tuple[torch.Tensor, torch.Tensor] | None]
 
 
-def expected_dice(specialist: Specialist, cases: Sequence[PreparedCase], seed: int) -> float | None:
-    """Estimate the specialist's Dice on unlabelled cases without their labels; None where it sees nothing on any.
+@dataclass(frozen=True)
+class Lesson:
+    """What asking the generalists about one view taught; lists are in the order of the generalists' names.
+
+    Attributes:
+        number: Of the set of views that it was of.
+        agreements: Each answer's agreement with the specialist; 1 where there was no answer, and so no correction.
+        products: Of each correction with each.
+        along: Product of each correction with the specialist's error.
+        gain: What the shares that the other views give do to the specialist's mean Dice.
+    """
+
+    number: int
+    agreements: list[float]
+    products: list[list[float]]
+    along: list[float]
+    gain: float = 0.0
+
+
+@dataclass(frozen=True)
+class EarnedTrust:
+    """How far each generalist is to be trusted, by how far the answers agree with the specialist.
+
+    Attributes:
+        names: The generalists.
+        lessons: What was learned on each view.
+    """
+
+    names: tuple[str, ...]
+    lessons: tuple[Lesson, ...]
+
+    def shares(self, agreements: Mapping[str, float]) -> dict[str, float]:
+        """Return the shares of the corrections to take, each 0 to 1/2 and at most 1 all together.
+
+        Args:
+            agreements: Of those who answered, by name, as :func:`agreement` gives them.
+        """
+        here = np.array([agreements.get(name, 0.0) for name in self.names])
+        counts = _counts(self.lessons, here)
+        pays = counts @ [lesson.gain for lesson in self.lessons] > 0
+        shares = _fitted(self.lessons, counts, here) if pays else np.zeros(len(here))
+        return {name: float(share) for name, share in zip(self.names, shares, strict=True) if name in agreements}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data."""
+        return {"names": list(self.names), "lessons": [asdict(lesson) for lesson in self.lessons]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EarnedTrust:
+        """Return what :meth:`to_dict` described."""
+        return cls(tuple(data["names"]), tuple(Lesson(**lesson) for lesson in data["lessons"]))
+
+
+def agreement(answer: torch.Tensor, belief: torch.Tensor) -> float:
+    """Return the mean Dice, over the structures that either shows, of two probabilities (classes with background, z, y, x)."""
+    dice = _mean_dice(answer.max(dim=0).indices, belief.max(dim=0).indices, len(belief) - 1)
+    return 1.0 if dice is None else dice
+
+
+def choose_typical(names: Sequence[str], seed: int) -> list[str]:
+    """Choose the unlabelled cases on which trust on average is measured."""
+    order = np.random.default_rng(seed).permutation(len(names))
+    return [names[index] for index in order[:_TYPICAL]]
+
+
+def make_views(specialist: Specialist, cases: Sequence[PreparedCase], seed: int, number: int = 0) -> list[View]:
+    """Return deformed labelled cases, easy ones and hard ones; none on which the specialist is right nowhere.
 
     Args:
         specialist: As it is now.
-        cases: Unlabelled cases.
+        cases: Labelled cases.
         seed: Fixes the deformations.
+        number: Which of the sets of views, below ``SETS``.
     """
-    agreements = []
-    for number, case in enumerate(cases):
-        random = np.random.default_rng((seed, number))
-        shape = triple(case.image.shape[1:], int)
-        coordinates = _centred(SpatialAugmentation(shape), shape, random).to(case.image.device)
-        plain = _segment(specialist, case.image)
-        deformed = _segment(specialist, look_up(case.image, coordinates))
-        moved = look_up(plain[None], coordinates, nearest=True, outside=0.0)[0].round()
-        if (dice := _mean_dice(deformed, moved, len(specialist.classes))) is not None:
-            agreements.append(dice)
-    return max(0.0, 1 - _ERROR_RATIO * (1 - float(np.mean(agreements)))) if agreements else None
-
-
-def hard_views(specialist: Specialist, cases: Sequence[PreparedCase], expected: float, seed: int) -> list[View]:
-    """Return deformed labelled cases, which count the more, the nearer the specialist's Dice on them is to ``expected``."""
     views = []
-    for draw in range(_DRAWS):
+    for draw in range(number * _DRAWS, (number + 1) * _DRAWS):
         case = cases[draw % len(cases)]
         assert case.label is not None
         shape = triple(case.image.shape[1:], int)
         for strength in _STRENGTHS:
             random = np.random.default_rng((seed, draw, round(strength * 10)))
-            coordinates = _centred(SpatialAugmentation(shape, strength), shape, random).to(case.image.device)
+            spatial = SpatialAugmentation(shape, strength)
+            coordinates = spatial.coordinates([(n - 1) / 2 for n in shape], random).to(case.image.device)
             image = IntensityAugmentation(strength)(look_up(case.image, coordinates), random)
             truth = look_up(case.label, coordinates, nearest=True, outside=0.0)[0].round()
             probabilities = specialist.probabilities(image)
@@ -112,84 +167,89 @@ def hard_views(specialist: Specialist, cases: Sequence[PreparedCase], expected: 
             dice = _mean_dice(segmented, truth, len(specialist.classes))
             if dice is not None and dice > 0:
                 key = f"{case.case.name}/{draw}/{strength}"
-                views.append(View(key, image, probabilities, truth, case, dice))
-    counts = _counts([view.dice for view in views], expected)
-    return [replace(view, counts=count) for view, count in zip(views, counts, strict=True) if count >= _LEAST_COUNT]
+                views.append(View(key, number, image, probabilities, truth, case, dice))
+    return views
 
 
-def _counts(dice: Sequence[float], expected: float) -> list[float]:
-    """Return how much views of these Dice count: by a Gaussian around the expected one, of which the nearest gets 1."""
-    distances = [((one - expected) / _UNCERTAIN) ** 2 for one in dice]
-    return [exp((min(distances) - distance) / 2) for distance in distances]
-
-
-def trust_on(views: Sequence[View], ask: Mapping[str, Ask], classes: int) -> dict[str, float]:
-    """Return the trust in each generalist, 0 to 1, and at most 1 all together.
+def earn_trust(views: Sequence[View], ask: Mapping[str, Ask], before: Sequence[Lesson] = ()) -> EarnedTrust:
+    """Ask the generalists about the views, and return what trust they earn by it.
 
     Args:
-        views: What :func:`hard_views` returned.
+        views: What :func:`make_views` returned.
         ask: Asks each generalist about a view, by name.
-        classes: Number of structures.
+        before: What other views taught before and counts too, with the generalists in the same order.
+
+    Returns:
+        Trust by the lessons of these views, which come first, and those of before.
     """
-    names = list(ask)
-    products, along = np.zeros((len(names), len(names))), np.zeros(len(names))
-    asked: list[tuple[View, list[torch.Tensor]]] = []
+    lessons: list[Lesson] = []
+    corrections: list[list[torch.Tensor]] = []
     for view in views:
         answers = [one(view) for one in ask.values()]
-        corrections = [_correction(view, answer) for answer in answers]
-        error = torch.stack([view.truth == index for index in range(classes + 1)]).float() - view.probabilities
-        for row, mine in enumerate(corrections):
-            along[row] += view.counts * float((mine * error).sum())
-            for column, other in enumerate(corrections):
-                products[row, column] += view.counts * float((mine * other).sum())
-        if any(answer is not None for answer in answers):
-            asked.append((view, corrections))
-    shares = _shares(products, along)
-    shares[shares < _LEAST_SHARE] = 0.0
-    gains = [view.counts * _gain(view, corrections, shares, classes) for view, corrections in asked]
-    if sum(gains) <= 0:
-        shares = np.zeros_like(shares)
-    return dict(zip(names, map(float, shares), strict=True))
+        lesson, correction = _learn(view, answers)
+        lessons.append(lesson)
+        corrections.append(correction)
+    gains = []
+    for place, view in enumerate(views):  # Of shares that were fitted without it.
+        others, here = [*lessons[:place], *lessons[place + 1 :], *before], np.array(lessons[place].agreements)
+        gains.append(_gain(view, corrections[place], _fitted(others, _counts(others, here), here)))
+    now = [replace(lesson, gain=gain) for lesson, gain in zip(lessons, gains, strict=True)]
+    return EarnedTrust(tuple(ask), (*now, *before))
 
 
-def _correction(view: View, answer: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
-    """Return w (F̄ - f), 0 where there was no answer."""
-    if answer is None:
-        return torch.zeros_like(view.probabilities)
-    mean, weight = answer
-    return weight * (mean - view.probabilities)
+def _learn(
+    view: View, answers: Sequence[tuple[torch.Tensor, torch.Tensor] | None]
+) -> tuple[Lesson, list[torch.Tensor]]:
+    """Return what the answers to one view teach, its gain still open, and the corrections w (F̄ - f) in them."""
+    belief = view.probabilities
+    error = torch.stack([view.truth == index for index in range(len(belief))]).float() - belief
+    corrections = [torch.zeros_like(error) if a is None else a[1] * (a[0] - belief) for a in answers]
+    lesson = Lesson(
+        number=view.number,
+        agreements=[1.0 if a is None else agreement(a[0], belief) for a in answers],
+        products=[[float((mine * other).sum()) for other in corrections] for mine in corrections],
+        along=[float((mine * error).sum()) for mine in corrections],
+    )
+    return lesson, corrections
 
 
-def _shares(products: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """Return the shares that fit best by non-negative least squares, of the corrections' products and those with the error."""
+def _counts(lessons: Sequence[Lesson], here: np.ndarray) -> np.ndarray:
+    """Return how much each lesson counts for agreements like those ``here``; the nearest counts 1, however far it is."""
+    answering = np.flatnonzero(here >= _LEAST_AGREEMENT)
+    if not lessons or not answering.size:
+        return np.zeros(len(lessons))
+    agreements = np.array([lesson.agreements for lesson in lessons])
+    squared = np.square(agreements - here)[:, answering].mean(axis=1)
+    return np.exp((squared.min() - squared) / (2 * _ALIKE**2))
+
+
+def _fitted(lessons: Sequence[Lesson], counts: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """Return the shares of the generalists' corrections that fit best where the agreements are those ``here``.
+
+    It is a non-negative least squares fit of the corrections to the specialist's error, of which the lessons keep all
+    products that it needs.
+    """
+    shares, answering = np.zeros(len(here)), np.flatnonzero(here >= _LEAST_AGREEMENT)
+    if not lessons or not answering.size:
+        return shares
+    products = np.tensordot(counts, [lesson.products for lesson in lessons], axes=1)[np.ix_(answering, answering)]
+    along = np.tensordot(counts, [lesson.along for lesson in lessons], axes=1)[answering]
     values, vectors = np.linalg.eigh(products)
     roots = np.sqrt(values.clip(min=0.0))
     told = roots > 1e-6 * max(1.0, float(roots.max(initial=0.0)))  # Two that always say the same tell nothing apart.
-    if not told.any():
-        return np.zeros_like(along)
-    shares = nnls(roots[told, None] * vectors.T[told], vectors.T[told] @ along / roots[told])[0]
-    return np.asarray(shares / max(1.0, float(shares.sum())))
+    if told.any():
+        best = nnls(roots[told, None] * vectors.T[told], vectors.T[told] @ along / roots[told])[0]
+        shares[answering] = (best / max(1.0, float(best.sum()))).clip(max=_MOST_SHARE)
+    return np.where(shares < _LEAST_SHARE, 0.0, shares)
 
 
-def choose_unlabeled(names: Sequence[str], seed: int) -> list[str]:
-    """Choose the unlabelled cases on which the error to be expected is measured."""
-    order = np.random.default_rng(seed).permutation(len(names))
-    return [names[index] for index in order[:_EXPECTED_ON]]
-
-
-def _gain(view: View, corrections: Sequence[torch.Tensor], shares: np.ndarray, classes: int) -> float:
+def _gain(view: View, corrections: Sequence[torch.Tensor], shares: np.ndarray) -> float:
+    """Return what taking so much of the corrections does to the specialist's mean Dice."""
+    classes = len(view.probabilities) - 1
     corrected = view.probabilities + sum(share * one for share, one in zip(shares.tolist(), corrections, strict=True))
     before = _mean_dice(view.probabilities.max(dim=0).indices, view.truth, classes)
     after = _mean_dice(corrected.max(dim=0).indices, view.truth, classes)
     return (after or 0.0) - (before or 0.0)
-
-
-def _segment(specialist: Specialist, image: torch.Tensor) -> torch.Tensor:
-    return to_classes(specialist.probabilities(image), specialist.plan.centroids)
-
-
-def _centred(spatial: SpatialAugmentation, shape: tuple[int, int, int], random: np.random.Generator) -> torch.Tensor:
-    return spatial.coordinates([(n - 1) / 2 for n in shape], random)
 
 
 def _mean_dice(first: torch.Tensor, second: torch.Tensor, classes: int) -> float | None:

@@ -1,7 +1,8 @@
 """Measure what trust should be: Dice and distance of refined predictions, by the share that is taken of a generalist's corrections.
 
 For each run, its specialist predicts the test cases on the training grid, and what a generalist corrects is taken by
-shares from 0 to 1. Beside them stands the trust that would be measured now, which knows none of these labels::
+shares from 0 to 1, the same in every case. Beside them stands what trust takes, case by case, as it would be measured now;
+it knows none of these labels::
 
     python Testing/benchmarks/bench_shares.py runs/tuning/copy-paste-1-seed0/run --generalists random-walker
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -25,16 +26,24 @@ from SemiSAMPlusLib.cohort.cohort import Case, Cohort
 from SemiSAMPlusLib.cohort.patches import CaseCache, prepare
 from SemiSAMPlusLib.collaboration.collaboration import Collaboration, CollaborationSettings
 from SemiSAMPlusLib.collaboration.prompts import PromptSettings
+from SemiSAMPlusLib.collaboration.trust import EarnedTrust
 from SemiSAMPlusLib.evaluation.metrics import evaluate_segmentation
 from SemiSAMPlusLib.generalist.registry import create_generalist
 from SemiSAMPlusLib.specialist.pieces import to_classes
 from SemiSAMPlusLib.specialist.specialist import Specialist
 
 
+class Taken(NamedTuple):
+    """What is taken of corrections: by shares that are always the same, or as trust was earned."""
+
+    trust: dict[str, float]
+    earned: EarnedTrust | None
+
+
 def measure(run: Path, names: Sequence[str], shares: Sequence[float]) -> dict[str, list[tuple[float, float]]]:
     """Return the mean Dice and mean 95HD in mm of each test case, by what was taken.
 
-    What was taken is named ``NAME SHARE``, or ``trust`` with its values.
+    What was taken is named ``NAME SHARE``, or ``trust`` with what it is on average.
     """
     specialist = Specialist.load(run)
     cohort = Cohort.from_dict(json.loads((run / "run.json").read_text(encoding="utf-8"))["cohort"], run)
@@ -42,9 +51,9 @@ def measure(run: Path, names: Sequence[str], shares: Sequence[float]) -> dict[st
     collaboration = Collaboration({name: create_generalist(name, specialist.device) for name in names}, settings)
     cache = CaseCache(specialist.plan, specialist.classes, 1 << 30, specialist.device)
     collaboration.measure_trust(cache, cohort, specialist, 0, force=True)
-    trusted = dict(collaboration.trust)
-    taken = {f"{name} {share:g}": {name: share} for name in names for share in shares}
-    taken["trust " + ", ".join(f"{value:.2f}" for value in trusted.values())] = trusted
+    trusted, earned = dict(collaboration.trust), collaboration.earned
+    taken = {f"{name} {share:g}": Taken({name: share}, None) for name in names for share in shares}
+    taken["trust " + ", ".join(f"{value:.2f}" for value in trusted.values())] = Taken(trusted, earned)
     measured: dict[str, list[tuple[float, float]]] = {what: [] for what in taken}
     for case in cohort.test:
         for what, values in _of_case(case, specialist, collaboration, taken).items():
@@ -53,7 +62,7 @@ def measure(run: Path, names: Sequence[str], shares: Sequence[float]) -> dict[st
 
 
 def _of_case(
-    case: Case, specialist: Specialist, collaboration: Collaboration, taken: dict[str, dict[str, float]]
+    case: Case, specialist: Specialist, collaboration: Collaboration, taken: dict[str, Taken]
 ) -> dict[str, tuple[float, float]]:
     prepared = prepare(case, specialist.plan, specialist.classes, specialist.device)
     assert prepared.label is not None
@@ -61,8 +70,9 @@ def _of_case(
     probabilities = specialist.probabilities(prepared.image)
     opinions = collaboration.ask_about(prepared, probabilities, specialist)
     found = {}
-    for what, trust in taken.items():
+    for what, (trust, earned) in taken.items():
         collaboration.trust = dict.fromkeys(collaboration.generalists, 0.0) | trust
+        collaboration.earned = earned
         refined = to_classes(collaboration.refined(probabilities, opinions), specialist.plan.centroids).cpu().numpy()
         rows = evaluate_segmentation(refined, truth, prepared.grid.spacing, specialist.classes)
         found[what] = (float(np.nanmean([row.dice for row in rows])), float(np.nanmean([row.hd95_mm for row in rows])))

@@ -26,6 +26,7 @@ import SemiSAMPlusLib.training.trainer as trainer_module
 from SemiSAMPlusLib.cohort.cohort import Class, Cohort, Role
 from SemiSAMPlusLib.cohort.outputs import read_prompts, read_segmentation, read_uncertainty
 from SemiSAMPlusLib.cohort.volume import Grid, read_image
+from SemiSAMPlusLib.collaboration.trust import EarnedTrust, Lesson
 from SemiSAMPlusLib.errors import (
     CohortError,
     ConfigError,
@@ -193,7 +194,10 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Asked to stop between two measurements of trust, which must then be remembered."""
-    monkeypatch.setattr("SemiSAMPlusLib.collaboration.collaboration.trust_on", lambda *args: {"fake": 0.6})
+    lesson = Lesson(number=0, agreements=[0.6], products=[[1.0]], along=[0.4], gain=0.1)
+    monkeypatch.setattr(
+        "SemiSAMPlusLib.collaboration.collaboration.earn_trust", lambda *args: EarnedTrust(("fake",), (lesson,))
+    )
     monkeypatch.setattr("SemiSAMPlusLib.collaboration.prompts._CONFIDENT", 0.01)
     fakes = []
 
