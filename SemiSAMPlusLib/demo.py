@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Observer = Callable[[dict[str, Any]], None]
 
 #: Iterations and settings that bring the cohort made by code through in a few minutes on two CPU cores.
-_PHANTOM_ITERATIONS = 300
+_PHANTOM_ITERATIONS = 600
 _PHANTOM = TrainingConfig(size="small", device="cpu")
 #: So often Dice and trust are measured and layers are written in a training.
 _LOOKS = 4

@@ -43,9 +43,9 @@ class CopyPaste(Method):
         images, targets, real, made = [], [], [], []
         for number in range(max(len(batch.labeled), len(batch.unlabeled))):
             first, second = number % len(batch.labeled), number % len(batch.unlabeled)
-            # In turn: the box is unlabelled in a labelled patch, or labelled in an unlabelled one.
+            # In turn, also from step to step: the box is unlabelled in a labelled patch, or labelled in an unlabelled one.
             box = _random_box(batch.labeled.shape[2:], batch.random).to(batch.labeled.device)
-            labeled = box if number % 2 else ~box
+            labeled = box if (number + batch.iteration) % 2 else ~box
             images.append(torch.where(labeled, batch.labeled[first], batch.unlabeled[second]))
             targets.append(torch.where(labeled, batch.labels[first], pseudo[second]))
             real.append(labeled[None].float())
