@@ -401,6 +401,18 @@ def test_copy_paste_mixes_targets_as_it_mixes_images(monkeypatch: pytest.MonkeyP
     assert shares == pytest.approx([box, 1 - box])  # One each way: bidirectional.
 
 
+def test_with_one_patch_the_box_changes_sides_from_step_to_step() -> None:
+    method, shares = _copy_paste(), []
+    for iteration in (60, 61):
+        batch = _batch(labeled=1, unlabeled=1, iteration=iteration)
+        batch = replace(batch, labeled=torch.full_like(batch.labeled, 10.0), unlabeled=torch.ones_like(batch.unlabeled))
+        method.step_losses(batch)
+        _, mixed = method.student.seen
+        shares.append(float((mixed == 10).float().mean()))
+    box = (int(16 * 2 / 3) / 16) ** 3
+    assert sorted(shares) == pytest.approx([box, 1 - box])
+
+
 def test_the_box_lies_anywhere_and_wholly_inside() -> None:
     from SemiSAMPlusLib.specialist.methods.copy_paste import _random_box
 

@@ -366,7 +366,7 @@ def test_too_little_memory_is_refused_with_a_smaller_step(
 ) -> None:
     monkeypatch.setattr(device_module, "free_memory", lambda device: 10_000_000)
     match = "patch 16 16 16 and batch 2 does not fit on cpu.*0.0 GB are free"
-    assert "--batch 1" in _refused(cohort, tmp_path, DeviceError, match)
+    assert "--batch 1" in _refused(cohort, tmp_path, DeviceError, match, batch=2)
     assert "--patch" in _refused(cohort, tmp_path, DeviceError, "batch 1", batch=1, patch=(24, 32, 24))
 
 
@@ -389,7 +389,7 @@ def test_memory_that_ends_on_the_way_is_said_with_a_smaller_step(
     monkeypatch.setattr(Trainer, where, fail)
     minutes = 1.0 if where == "seconds_per_iteration" else None
     with pytest.raises(DeviceError, match="16 16 16") as caught:
-        train(cohort, tiny_config(minutes=minutes), tmp_path / "run")
+        train(cohort, tiny_config(minutes=minutes, batch=2), tmp_path / "run")
     assert "--batch 1" in caught.value.remedy
     (event,) = _events(RunFolder(tmp_path / "run"), "error")
     assert event["what"] == caught.value.what

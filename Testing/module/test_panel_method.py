@@ -75,7 +75,7 @@ def test_an_advanced_setting_is_kept_only_where_it_differs(stage: Any) -> None:
     write(stage.find("spacingEdit"), "1.5")
     choose(stage.find("sizeEdit"), "large")
     assert json.loads(stage.parameters.advanced) == {"batch": 4, "spacing": 1.5, "size": "large"}
-    write(stage.find("batchEdit"), "2")
+    write(stage.find("batchEdit"), "1")
     write(stage.find("spacingEdit"), "")
     assert json.loads(stage.parameters.advanced) == {"size": "large"}
     stage.click("resetAdvancedButton")
