@@ -371,7 +371,8 @@ class Collaboration:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
         self.trust = {name: float(state["trust"].get(name, 0.0)) for name in self.generalists}
-        self.earned = None if state["earned"] is None else EarnedTrust.from_dict(state["earned"])
+        earned = state.get("earned")  # Runs of before have none.
+        self.earned = None if earned is None else EarnedTrust.from_dict(earned)
 
 
 def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:
