@@ -82,11 +82,13 @@ class Opinions:
 
     Attributes:
         place: The box of the case's training grid that they were asked about.
+        belief: (classes with background, z, y, x) float32, f in the box, the specialist's.
         prompts: Prompt sets by class, empty for classes that nobody was asked about.
         answers: By generalist's name, on the voxels of the box; without those who have no answer.
     """
 
     place: Box
+    belief: torch.Tensor
     prompts: list[list[PromptSet]]
     answers: dict[str, Answer]
 
@@ -177,16 +179,15 @@ class Collaboration:
             return None
         labeled = [cache.get(case, with_label=True) for case in cohort.labeled]
         ask = {name: partial(self._answer_view, name, specialist) for name in self.generalists}
-        number = -(-iteration // settings.trust_every) % SETS
+        number = -(-iteration // settings.trust_every) % SETS  # The last measurement may come before its time is up.
         before = [] if self.earned is None else [one for one in self.earned.lessons if one.number != number]
         self.earned = earn_trust(make_views(specialist, labeled, settings.seed, number), ask, before)
         by_name = {case.name: case for case in cohort.unlabeled}
         shares = []
         for name in choose_typical(list(by_name), settings.seed):
             case = cache.get(by_name[name], with_label=False)
-            probabilities = specialist.probabilities(case.image)
-            opinions = self.ask_about(case, probabilities, specialist)
-            shares.append(self._shares(opinions.answers, probabilities[(slice(None), *opinions.place)].float()))
+            opinions = self.ask_about(case, specialist.probabilities(case.image), specialist)
+            shares.append(self._shares(opinions.answers, opinions.belief))
         self.trust = {name: float(np.mean([one.get(name, 0.0) for one in shares])) for name in self.generalists}
         return {"trust": {name: round(value, 4) for name, value in self.trust.items()}}
 
@@ -224,7 +225,7 @@ class Collaboration:
         region = case.grid.cropped([part.start for part in place], belief.shape[1:])
         seed = (self.settings.seed, 14)
         prompts, answers = self._ask_each(self.generalists, case, belief, region, specialist, seed)
-        return Opinions(place, prompts, answers)
+        return Opinions(place, belief, prompts, answers)
 
     def refined(self, probabilities: torch.Tensor, opinions: Opinions) -> torch.Tensor:
         """Correct what a specialist says of a whole case, as far as the generalists are trusted (ours).
@@ -239,14 +240,13 @@ class Collaboration:
         Returns:
             Probabilities like those given, which are returned themselves where nobody is trusted or answered.
         """
-        inside = (slice(None), *opinions.place)
-        belief = probabilities[inside].float()
+        belief = opinions.belief
         heard = self._together(opinions.answers, belief)
         if heard is None:
             return probabilities
         answer, weight = heard
         refined = probabilities.clone()
-        refined[inside] = (belief + weight * (answer - belief)).to(refined.dtype)
+        refined[(slice(None), *opinions.place)] = (belief + weight * (answer - belief)).to(refined.dtype)
         return refined
 
     def _trusted(self) -> list[str]:
@@ -371,7 +371,7 @@ class Collaboration:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
         self.trust = {name: float(state["trust"].get(name, 0.0)) for name in self.generalists}
-        earned = state.get("earned")  # Runs of before have none.
+        earned = state.get("earned")  # Neither has one whose trust is given, nor a run of before.
         self.earned = None if earned is None else EarnedTrust.from_dict(earned)
 
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def describe_collaboration(collaboration: Collaboration) -> dict[str, Any]:
     """Return what :func:`trusted_collaboration` needs to ask the same generalists in the same way, ready for JSON."""
-    settings, earned = collaboration.settings, collaboration.earned
+    settings = collaboration.settings
     return {
+        **collaboration.state(),
         "trust": {name: round(value, 4) for name, value in collaboration.trust.items()},
-        "earned": None if earned is None else earned.to_dict(),
         "prompts": asdict(settings.prompts),
         "temperature": settings.temperature,
         "seed": settings.seed,
@@ -55,7 +55,7 @@ def trusted_collaboration(specialist: Specialist) -> Collaboration | None:
     )
     generalists = {name: create_generalist(name, specialist.device) for name in trust}
     collaboration = Collaboration(generalists, settings)
-    collaboration.load_state({"trust": trust, "earned": described.get("earned")})
+    collaboration.load_state(described)
     return collaboration
 
 

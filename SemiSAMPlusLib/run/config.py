@@ -30,7 +30,7 @@ class TrainingConfig:
         seed: On CPU the seed fixes the result.
         spacing: Isotropic voxel size in mm to work in.
         patch: Size of the patches along z y x, in voxels of that spacing.
-        batch: Labelled patches, and as many unlabelled ones, in a step; twice as many steps of one do better than these of two.
+        batch: Labelled patches, and as many unlabelled ones, in a step.
         intensity: How grey values are normalised.
         flips: Axes along which anatomy may be mirrored: any of z, y, x.
         augmentation: How strongly patches are deformed and disturbed; 0 is not at all.

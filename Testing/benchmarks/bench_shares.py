@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -26,18 +26,10 @@ from SemiSAMPlusLib.cohort.cohort import Case, Cohort
 from SemiSAMPlusLib.cohort.patches import CaseCache, prepare
 from SemiSAMPlusLib.collaboration.collaboration import Collaboration, CollaborationSettings
 from SemiSAMPlusLib.collaboration.prompts import PromptSettings
-from SemiSAMPlusLib.collaboration.trust import EarnedTrust
 from SemiSAMPlusLib.evaluation.metrics import evaluate_segmentation
 from SemiSAMPlusLib.generalist.registry import create_generalist
 from SemiSAMPlusLib.specialist.pieces import to_classes
 from SemiSAMPlusLib.specialist.specialist import Specialist
-
-
-class Taken(NamedTuple):
-    """What is taken of corrections: by shares that are always the same, or as trust was earned."""
-
-    trust: dict[str, float]
-    earned: EarnedTrust | None
 
 
 def measure(run: Path, names: Sequence[str], shares: Sequence[float]) -> dict[str, list[tuple[float, float]]]:
@@ -51,9 +43,11 @@ def measure(run: Path, names: Sequence[str], shares: Sequence[float]) -> dict[st
     collaboration = Collaboration({name: create_generalist(name, specialist.device) for name in names}, settings)
     cache = CaseCache(specialist.plan, specialist.classes, 1 << 30, specialist.device)
     collaboration.measure_trust(cache, cohort, specialist, 0, force=True)
-    trusted, earned = dict(collaboration.trust), collaboration.earned
-    taken = {f"{name} {share:g}": Taken({name: share}, None) for name in names for share in shares}
-    taken["trust " + ", ".join(f"{value:.2f}" for value in trusted.values())] = Taken(trusted, earned)
+    measured_trust = ", ".join(f"{value:.2f}" for value in collaboration.trust.values())
+    taken: dict[str, dict[str, Any]] = {
+        f"{name} {share:g}": {"trust": {name: share}} for name in names for share in shares
+    }
+    taken[f"trust {measured_trust}"] = collaboration.state()
     measured: dict[str, list[tuple[float, float]]] = {what: [] for what in taken}
     for case in cohort.test:
         for what, values in _of_case(case, specialist, collaboration, taken).items():
@@ -62,7 +56,7 @@ def measure(run: Path, names: Sequence[str], shares: Sequence[float]) -> dict[st
 
 
 def _of_case(
-    case: Case, specialist: Specialist, collaboration: Collaboration, taken: dict[str, Taken]
+    case: Case, specialist: Specialist, collaboration: Collaboration, taken: dict[str, dict[str, Any]]
 ) -> dict[str, tuple[float, float]]:
     prepared = prepare(case, specialist.plan, specialist.classes, specialist.device)
     assert prepared.label is not None
@@ -70,9 +64,8 @@ def _of_case(
     probabilities = specialist.probabilities(prepared.image)
     opinions = collaboration.ask_about(prepared, probabilities, specialist)
     found = {}
-    for what, (trust, earned) in taken.items():
-        collaboration.trust = dict.fromkeys(collaboration.generalists, 0.0) | trust
-        collaboration.earned = earned
+    for what, state in taken.items():
+        collaboration.load_state(state)
         refined = to_classes(collaboration.refined(probabilities, opinions), specialist.plan.centroids).cpu().numpy()
         rows = evaluate_segmentation(refined, truth, prepared.grid.spacing, specialist.classes)
         found[what] = (float(np.nanmean([row.dice for row in rows])), float(np.nanmean([row.hd95_mm for row in rows])))
