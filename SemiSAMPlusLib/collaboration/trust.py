@@ -8,10 +8,11 @@ it is measured as it depends on how far an answer agrees with the specialist, wh
 2. *Lessons.* On each view the generalists are asked as in training. What is kept of it: their agreements with the
    specialist, the products of their corrections w_g (F̄_g - f), and the products of these with the error y - f.
 3. *Shares.* For a patch or a scan, the shares ω of the corrections minimise Σ v (y - f - Σ_g ω_g w_g (F̄_g - f))² over the
-   views; v falls as a Gaussian of how far a view's agreements are from those here. Each ω is 0 to 1/2, so no generalist
-   alone overrules a specialist that is certain, and all together are at most 1. A share below 0.1 counts as 0, so does
-   that of an answer that agrees by less than 1/2, which is none to the question that was asked, and all are 0 where shares
-   fitted so, each view's on the other views, do not raise the Dice.
+   views; v falls as a Gaussian of how far a view's agreements are from those here. Before any view has spoken, those who
+   answer share 1/2, and that counts as much as a few views: there are few, and even deformed, labelled cases flatter the
+   specialist. Each ω is 0 to 1/2, so no generalist alone overrules a specialist that is certain, and all together are at
+   most 1. A share below 0.1 counts as 0; so does that of an answer that agrees by less than 1/2, which is none to the
+   question that was asked; and all are 0 where shares fitted so, each view's on the other views, lower the Dice.
 
 All of it is ours.
 """
@@ -43,6 +44,10 @@ _ALIKE = 0.03
 #: A smaller share is not worth the asking; what it gains on so few views, nonsense gains now and then. With a larger one
 #: a generalist would overrule a specialist that is certain, and far leaks with it.
 _LEAST_SHARE, _MOST_SHARE = 0.1, 0.5
+#: Beforehand those who answer share so much equally, and that counts as much as so many views.
+_BEFOREHAND, _WORTH = 0.5, 4.0
+#: Shares lower the Dice of views if they lower it by more than this on average; less is chance.
+_LEAST_GAIN = -0.005
 #: An answer whose Dice with the specialist's segmentation is less does not answer the prompts that were made of it.
 _LEAST_AGREEMENT = 0.5
 #: Unlabelled cases on which trust on average is measured.
@@ -116,8 +121,8 @@ class EarnedTrust:
         """
         here = np.array([agreements.get(name, 0.0) for name in self.names])
         counts = _counts(self.lessons, here)
-        pays = counts @ [lesson.gain for lesson in self.lessons] > 0
-        shares = _fitted(self.lessons, counts, here) if pays else np.zeros(len(here))
+        gains = [lesson.gain - _LEAST_GAIN for lesson in self.lessons]
+        shares = _fitted(self.lessons, counts, here) if counts @ gains > 0 else np.zeros(len(here))
         return {name: float(share) for name, share in zip(self.names, shares, strict=True) if name in agreements}
 
     def to_dict(self) -> dict[str, Any]:
@@ -227,13 +232,15 @@ def _fitted(lessons: Sequence[Lesson], counts: np.ndarray, here: np.ndarray) -> 
     """Return the shares of the generalists' corrections that fit best where the agreements are those ``here``.
 
     It is a non-negative least squares fit of the corrections to the specialist's error, of which the lessons keep all
-    products that it needs.
+    products that it needs, with what is held of the shares beforehand as further equations.
     """
     shares, answering = np.zeros(len(here)), np.flatnonzero(here >= _LEAST_AGREEMENT)
     if not lessons or not answering.size:
         return shares
     products = np.tensordot(counts, [lesson.products for lesson in lessons], axes=1)[np.ix_(answering, answering)]
     along = np.tensordot(counts, [lesson.along for lesson in lessons], axes=1)[answering]
+    weights = _WORTH * products.diagonal() / counts.sum()
+    products, along = products + np.diag(weights), along + weights * _BEFOREHAND / answering.size
     values, vectors = np.linalg.eigh(products)
     roots = np.sqrt(values.clip(min=0.0))
     told = roots > 1e-6 * max(1.0, float(roots.max(initial=0.0)))  # Two that always say the same tell nothing apart.
