@@ -47,6 +47,7 @@ class CollaborationSettings:
         prompts: How prompts are made.
         temperature: τ of the voxel confidence.
         strength: λ_sam at the start.
+        decay: How fast it falls.
         every: Generalists are asked at each so-many-th iteration.
         trust: Trust in each generalist, or None to measure it.
         trust_every: Iterations between measurements of trust.
@@ -57,6 +58,7 @@ class CollaborationSettings:
     prompts: PromptSettings
     temperature: float = 0.05
     strength: float = 1.0
+    decay: float = 0.0
     every: int = 1
     trust: float | None = None
     trust_every: int = 100
@@ -158,8 +160,8 @@ class Collaboration:
         return TaughtPatch(*heard, belief, patch.undeformed_coordinates(), self.strength(iteration))
 
     def strength(self, iteration: int) -> float:
-        """Return λ_sam, which falls as exp(-5 (t/T)²): generalists help most while the specialist is weak."""
-        return self.settings.strength * exp(-5 * (iteration / self.settings.iterations) ** 2)
+        """Return λ_sam, which falls as exp(-decay (t/T)²)."""
+        return self.settings.strength * exp(-self.settings.decay * (iteration / self.settings.iterations) ** 2)
 
     # -- trust ------------------------------------------------------------------------------------------------------
 

@@ -77,15 +77,15 @@ class TaughtPatch:
 
         Args:
             logits: (1, classes, z', y', x') the specialist's, on its deformed patch, with gradient.
-            kind: ``squared-error``: the paper's, see :func:`confidence_weighted_error`, which teaches only where specialist
-                and generalists differ; ``pseudo-label``: Dice and cross entropy against the corrected belief (ours).
+            kind: ``pseudo-label``: Dice and cross entropy against the corrected belief, times the mean weight (ours);
+                ``squared-error``: the paper's, see :func:`confidence_weighted_error`, which hardly counts beside these on labels.
         """
         if kind == "squared-error":
             both = look_up(torch.cat([self.answer, self.weight[None]]), self.coordinates, outside=0.0)
             return self.strength * confidence_weighted_error(logits[0].float().softmax(dim=0), both[:-1], both[-1:])
         target = look_up(self.corrected(), self.coordinates, outside=0.0)[None]
         labels = target.max(dim=1, keepdim=True).indices
-        return self.strength * dice_and_cross_entropy(logits, labels, known(target))
+        return self.strength * self.weight.mean() * dice_and_cross_entropy(logits, labels, known(target))
 
 
 def confidence_weighted_error(probability: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

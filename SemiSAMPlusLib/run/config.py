@@ -42,9 +42,11 @@ class TrainingConfig:
         positive_points: Points in the structure, in each way of asking.
         negative_points: Points around the structure, in each way of asking.
         temperature: τ of the voxel confidence exp(-variance / τ); the paper's is 1, which hardly weighs at all.
-        collaboration: Greatest weight of the generalists' loss term, for methods that have one; it falls while the
-            training goes on. Methods that learn from pseudo-labels have these corrected instead, as far as trust goes.
-        collaboration_loss: That term: the paper's squared error, or against the corrected pseudo-label, which confirms errors too.
+        collaboration: Greatest weight of the generalists' loss term, for methods that have one. Methods that learn from
+            pseudo-labels have these corrected instead, as far as trust goes.
+        collaboration_decay: How fast that weight falls, as exp(-decay (t/T)²); in the released code 5.
+        collaboration_loss: That term: Dice and cross entropy against the corrected pseudo-label, or the paper's squared error,
+            which weighs little beside the loss on labels.
         collaboration_every: Generalists are asked at each so-many-th iteration.
         trust: Trust in every generalist, 0 to 1; measured on the labelled cases where not given.
         validate_every: Iterations between validations.
@@ -79,7 +81,8 @@ class TrainingConfig:
     negative_points: int = 30
     temperature: float = 0.05
     collaboration: float = 1.0
-    collaboration_loss: Literal["squared-error", "pseudo-label"] = "squared-error"
+    collaboration_decay: float = 0.0
+    collaboration_loss: Literal["squared-error", "pseudo-label"] = "pseudo-label"
     collaboration_every: int = 1
     trust: float | None = None
     validate_every: int = 200
@@ -106,6 +109,7 @@ class TrainingConfig:
             "augmentation": 0,
             "weight_decay": 0,
             "collaboration": 0,
+            "collaboration_decay": 0,
         }
         for name, least in at_least.items():
             if getattr(self, name) < least:

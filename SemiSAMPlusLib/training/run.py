@@ -229,6 +229,7 @@ def _trainer(settled: Settled, folder: RunFolder, events: EventWriter, generalis
                 prompts=PromptSettings(config.prompt_sets, config.positive_points, config.negative_points),
                 temperature=config.temperature,
                 strength=config.collaboration,
+                decay=config.collaboration_decay,
                 every=config.collaboration_every,
                 trust=config.trust,
                 # Also a short training hears its generalists.

@@ -340,6 +340,18 @@ def test_the_term_pulls_towards_the_answer(tmp_path: Path, kind: str) -> None:
     assert lesson.loss(torch.stack([-right, right])[None], kind) < lesson.loss(logits, kind) * 0.1
 
 
+@pytest.mark.parametrize("kind", ["squared-error", "pseudo-label"])
+def test_who_is_trusted_little_teaches_little(tmp_path: Path, kind: str) -> None:
+    patch = _patch(_case(tmp_path, MASK), deformed=True)
+    lesson = _collaboration(FakeGeneralist(_truth_of(MASK))).ask(patch, specialist_of(Blurry(), plan=plan()), 0)
+    assert lesson is not None
+    lesson = replace(lesson, answer=lesson.belief)  # So that the target stays the same.
+    little = replace(lesson, weight=lesson.weight * 0.2)
+    logits = torch.zeros(1, 2, 16, 16, 16)
+    assert lesson.loss(logits, kind) > 0
+    assert little.loss(logits, kind) == pytest.approx(0.2 * float(lesson.loss(logits, kind)), rel=1e-4)
+
+
 @pytest.mark.parametrize("grid", [GRID, Grid(SHAPE, (1.3, 1.3, 1.3), OBLIQUE.origin, OBLIQUE.direction)])
 def test_answers_come_back_to_the_deformed_patch(tmp_path: Path, grid: Grid) -> None:
     """The generalist is asked about the patch undeformed; what it teaches lies on the patch as it is."""
@@ -493,8 +505,10 @@ def test_who_has_not_said_that_this_is_well_is_asked_by_one_at_a_time(tmp_path: 
     assert most == (2 if concurrent else 1)
 
 
-def test_generalists_teach_most_at_the_start_and_at_their_iterations() -> None:
-    collaboration = _collaboration(FakeGeneralist(noise), every=3, strength=2.0)
+def test_generalists_teach_alike_all_through_unless_told_to_fade_and_at_their_iterations() -> None:
+    steady = _collaboration(FakeGeneralist(noise), strength=2.0)
+    assert {steady.strength(t) for t in range(101)} == {2.0}
+    collaboration = _collaboration(FakeGeneralist(noise), every=3, strength=2.0, decay=5.0)
     strengths = [collaboration.strength(t) for t in range(101)]
     assert strengths[0] == pytest.approx(2.0)
     assert strengths == sorted(strengths, reverse=True)
