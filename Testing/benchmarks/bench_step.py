@@ -172,7 +172,14 @@ def _learn(task: dict[str, Any]) -> dict[str, Any]:
         trainer.step()
     torch.save(trainer.method.student.state_dict(), folder / "learned.pt")
     plan = trainer.settled.plan
-    return {"about": about(), "patch": plan.patch, "size": plan.size, "precision": trainer.settled.precision}
+    settled = trainer.settled
+    return {
+        "about": about(),
+        "patch": plan.patch,
+        "batch": settled.config.batch,
+        "size": plan.size,
+        "precision": settled.precision,
+    }
 
 
 def _warm_up(trainer: Any) -> None:
@@ -405,7 +412,8 @@ def main(
             found[RELEASED].append(in_child(__file__, {"do": "released", "steps": released_steps, **common}))
     patch = " × ".join(map(str, learned["patch"]))
     print(
-        f"{learned['about']} {what}, patches of {patch}, batch 2 + 2, size {learned['size']}, {learned['precision']}.\n"
+        f"{learned['about']} {what}, patches of {patch}, batch {learned['batch']} + {learned['batch']}, "
+        f"size {learned['size']}, {learned['precision']}.\n"
     )
     whole = {name: statistics.median(seconds) for name, seconds in turns.items()}
     if released_steps:
