@@ -78,7 +78,7 @@ class TaughtPatch:
         Args:
             logits: (1, classes, z', y', x') the specialist's, on its deformed patch, with gradient.
             kind: ``pseudo-label``: Dice and cross entropy against the corrected belief, times the mean weight (ours);
-                ``squared-error``: the paper's, see :func:`confidence_weighted_error`, which hardly counts beside these on labels.
+                ``squared-error``: the paper's, see :func:`confidence_weighted_error`, which is small beside the loss on labels.
         """
         if kind == "squared-error":
             both = look_up(torch.cat([self.answer, self.weight[None]]), self.coordinates, outside=0.0)

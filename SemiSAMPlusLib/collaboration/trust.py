@@ -243,7 +243,7 @@ def _fitted(lessons: Sequence[Lesson], counts: np.ndarray, here: np.ndarray) -> 
     products, along = products + np.diag(weights), along + weights * _BEFOREHAND / answering.size
     values, vectors = np.linalg.eigh(products)
     roots = np.sqrt(values.clip(min=0.0))
-    told = roots > 1e-6 * max(1.0, float(roots.max(initial=0.0)))  # Two that always say the same tell nothing apart.
+    told = roots > 1e-6 * max(1.0, float(roots.max(initial=0.0)))  # One that corrects nothing tells nothing.
     if told.any():
         best = nnls(roots[told, None] * vectors.T[told], vectors.T[told] @ along / roots[told])[0]
         shares[answering] = (best / max(1.0, float(best.sum()))).clip(max=_MOST_SHARE)

@@ -44,7 +44,7 @@ class TrainingConfig:
         temperature: τ of the voxel confidence exp(-variance / τ); the paper's is 1, which hardly weighs at all.
         collaboration: Greatest weight of the generalists' loss term, for methods that have one. Methods that learn from
             pseudo-labels have these corrected instead, as far as trust goes.
-        collaboration_decay: How fast that weight falls, as exp(-decay (t/T)²); in the released code 5.
+        collaboration_decay: How fast that weight falls, as exp(-decay (t/T)²); with 0 not at all.
         collaboration_loss: That term: Dice and cross entropy against the corrected pseudo-label, or the paper's squared error,
             which weighs little beside the loss on labels.
         collaboration_every: Generalists are asked at each so-many-th iteration.

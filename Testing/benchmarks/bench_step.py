@@ -171,13 +171,12 @@ def _learn(task: dict[str, Any]) -> dict[str, Any]:
     for _ in range(_LEARN):
         trainer.step()
     torch.save(trainer.method.student.state_dict(), folder / "learned.pt")
-    plan = trainer.settled.plan
     settled = trainer.settled
     return {
         "about": about(),
-        "patch": plan.patch,
+        "patch": settled.plan.patch,
         "batch": settled.config.batch,
-        "size": plan.size,
+        "size": settled.plan.size,
         "precision": settled.precision,
     }
 
