@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import DeviceError
+from ..run.hardware import has_bfloat16
 
 
 @dataclass(frozen=True)
@@ -105,17 +106,10 @@ def _cpu_text() -> str:
 def usable_precision(device: torch.device, wanted: str) -> str:
     """Return the arithmetic to compute in: ``auto`` takes bfloat16 where hardware has it, and it is never emulated.
 
-    Intel's AMX runs these networks four to five times faster in bfloat16; without it, bfloat16 on a CPU is emulated
-    and was fifteen times slower than float32.
-
     Args:
         device: Where networks run.
         wanted: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
     """
-    if device.type == "cuda":
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        fast = "bfloat16" if has_bfloat16 else "float16"
-    else:
-        has_bfloat16 = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-        fast = "bfloat16" if has_bfloat16 else "float32"
-    return fast if wanted == "auto" or (wanted == "bfloat16" and not has_bfloat16) else wanted
+    otherwise = "float16" if device.type == "cuda" else "float32"
+    fast = "bfloat16" if has_bfloat16(device) else otherwise
+    return fast if wanted == "auto" or (wanted == "bfloat16" and fast != "bfloat16") else wanted

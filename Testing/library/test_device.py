@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from SemiSAMPlusLib.specialist.device import describe_devices, memory_in_use
+from SemiSAMPlusLib.specialist.device import describe_devices, memory_in_use, usable_precision
 
 
 def test_the_cpu_is_always_there_and_comes_last() -> None:
@@ -45,3 +45,26 @@ def test_memory_in_use_on_a_gpu_is_asked_without_waiting_for_it(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("it waits for the device"))
     used = memory_in_use(torch.device("cuda:0"))
     assert (used["gpu_gb"], used["gpu_total_gb"]) == (3.0, 80.0)
+
+
+@pytest.mark.parametrize(("amx", "avx512"), [(True, True), (True, False), (False, True), (False, False)])
+def test_a_cpu_computes_in_bfloat16_by_either_instruction_set_and_never_emulates_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    fast = "bfloat16" if amx or avx512 else "float32"
+    cpu = torch.device("cpu")
+    assert [usable_precision(cpu, wanted) for wanted in ("auto", "bfloat16", "float32")] == [fast, fast, "float32"]
+
+
+def test_a_torch_that_knows_neither_instruction_set_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    assert usable_precision(torch.device("cpu"), "auto") == "float32"
+
+
+@pytest.mark.parametrize(("hardware", "fast"), [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch: pytest.MonkeyPatch, hardware: bool, fast: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: hardware)
+    assert usable_precision(torch.device("cuda"), "auto") == fast

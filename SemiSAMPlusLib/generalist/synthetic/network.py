@@ -10,6 +10,7 @@ from monai.networks.blocks.dynunet_block import UnetResBlock, UnetUpBlock
 from torch import nn
 from torch.nn.functional import avg_pool3d
 
+from ...run.hardware import has_bfloat16
 from .encoding import CHANNELS, FIRST_MASK, NEAR_NEGATIVE, NEAR_POSITIVE, spread
 
 #: Channels of the levels, at 1/2, 1/4, 1/8 and 1/16 of the resolution.
@@ -94,7 +95,6 @@ class SyntheticNetwork(nn.Module):
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """Return the arithmetic that the device's hardware is fast in; bfloat16 and float16 are never emulated."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    has_bfloat16 = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if has_bfloat16 else torch.float32
+    if has_bfloat16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
