@@ -103,13 +103,14 @@ def _cpu_text() -> str:
     return f"{count} thread{'s' if count != 1 else ''}"
 
 
-def usable_precision(device: torch.device, wanted: str) -> str:
+def usable_precision(device: torch.device, wanted: str, *, thin: bool = False) -> str:
     """Return the arithmetic to compute in: ``auto`` takes bfloat16 where hardware has it, and it is never emulated.
 
     Args:
         device: Where networks run.
         wanted: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        thin: See :func:`~SemiSAMPlusLib.run.hardware.has_bfloat16`.
     """
     otherwise = "float16" if device.type == "cuda" else "float32"
-    fast = "bfloat16" if has_bfloat16(device) else otherwise
+    fast = "bfloat16" if has_bfloat16(device, thin=thin) else otherwise
     return fast if wanted == "auto" or (wanted == "bfloat16" and fast != "bfloat16") else wanted

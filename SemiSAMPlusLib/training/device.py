@@ -47,6 +47,32 @@ def estimate_training_bytes(make_network: Callable[[], nn.Module], image_shape: 
     return 4 * (2 * kept + 5 * weights)
 
 
+def convolves_thinly(make_network: Callable[[], nn.Module], image_shape: tuple[int, ...]) -> bool:
+    """Return whether some layer convolves fewer slices than its kernel is deep, or nobody can tell.
+
+    Args:
+        make_network: Makes the network.
+        image_shape: Shape (batch, channels, z, y, x) of what goes through it in one step.
+    """
+    thin = False
+
+    def look(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        nonlocal thin
+        assert isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d))
+        thin = thin or given[0].shape[2] < layer.kernel_size[0]
+
+    with torch.random.fork_rng(devices=[]):
+        network = make_network().to("meta")
+    for module in network.modules():
+        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
+            module.register_forward_pre_hook(look)
+    try:
+        network(torch.zeros(image_shape, device="meta"))
+    except RuntimeError:  # A user's own network may look at numbers, which are not there.
+        return True
+    return thin
+
+
 def require_memory(device: torch.device, needed: int, patch: tuple[int, int, int], batch: int) -> None:
     """Refuse a training that cannot fit.
 

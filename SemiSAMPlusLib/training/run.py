@@ -32,7 +32,7 @@ from ..specialist.device import choose_device, usable_precision
 from ..specialist.methods import find_method
 from ..specialist.networks import build_specialist, patch_step
 from ..specialist.specialist import Specialist
-from .device import estimate_training_bytes, out_of_memory, require_memory
+from .device import convolves_thinly, estimate_training_bytes, out_of_memory, require_memory
 from .trainer import Settled, Trainer
 
 FORMAT = "semisamplus-run-2"
@@ -82,7 +82,8 @@ def train(
     start = Specialist.load(start_from, "cpu") if start_from is not None else None
     plan = _plan(cohort, config, start, on_gpu=device.type != "cpu")
     generalists = {spec: create_generalist(spec, device) for spec in config.generalists}
-    settled = Settled(cohort, config, plan, device, usable_precision(device, config.precision), config.iterations)
+    precision = _precision(cohort, config, plan, device, config.precision)
+    settled = Settled(cohort, config, plan, device, precision, config.iterations)
     settled.require_layers()
     _require_room(settled, folder)
     with _working(folder, settled, observer) as events:
@@ -142,14 +143,9 @@ def resume(run_folder: Path, *, observer: Observer | None = None) -> RunFolder:
     _require_unchanged(cohort, description["inputs"])
     _set_threads(description["threads"])
     device, device_text = choose_device(description["device"])
-    settled = Settled(
-        cohort,
-        config,
-        Plan.from_dict(description["plan"]),
-        device,
-        usable_precision(device, description["precision"]),
-        description["iterations"],
-    )
+    plan = Plan.from_dict(description["plan"])
+    precision = _precision(cohort, config, plan, device, description["precision"])
+    settled = Settled(cohort, config, plan, device, precision, description["iterations"])
     generalists = {spec: create_generalist(spec, device) for spec in config.generalists}
     _require_same_weights(generalists, description)
     with _working(folder, settled, observer) as events:
@@ -276,21 +272,35 @@ def _require_unlabeled(cohort: Cohort, config: TrainingConfig) -> None:
     raise ConfigError(msg, "Add unlabelled cases to the cohort, or train with --method supervised.")
 
 
-def _require_room(settled: Settled, folder: RunFolder) -> None:
-    config, plan = settled.config, settled.plan
-    # What most methods send through the network at once: the labelled and the unlabelled patches of a step.
-    shape = (2 * config.batch, len(settled.cohort.channels), *plan.patch)
+def _step(
+    cohort: Cohort, config: TrainingConfig, plan: Plan
+) -> tuple[Callable[[], torch.nn.Module], tuple[int, int, int, int, int]]:
+    """Return what makes the network, and the shape of what most methods send through it at once.
+
+    That is the labelled and the unlabelled patches of a step.
+    """
 
     def make_network() -> torch.nn.Module:
         return build_specialist(
             config.specialist,
-            in_channels=len(settled.cohort.channels),
-            out_channels=len(settled.cohort.classes) + 1,
+            in_channels=len(cohort.channels),
+            out_channels=len(cohort.classes) + 1,
             patch=plan.patch,
             size=plan.size,
         )
 
-    needed = estimate_training_bytes(make_network, shape)
+    return make_network, (2 * config.batch, len(cohort.channels), *plan.patch)
+
+
+def _precision(cohort: Cohort, config: TrainingConfig, plan: Plan, device: torch.device, wanted: str) -> str:
+    """Return the arithmetic to train in."""
+    thin = device.type == "cpu" and convolves_thinly(*_step(cohort, config, plan))
+    return usable_precision(device, wanted, thin=thin)
+
+
+def _require_room(settled: Settled, folder: RunFolder) -> None:
+    config, plan = settled.config, settled.plan
+    needed = estimate_training_bytes(*_step(settled.cohort, config, plan))
     if settled.precision != "float32":
         needed = needed * 6 // 10
     require_memory(settled.device, needed + int(config.cache_gb * 0.25e9), plan.patch, config.batch)

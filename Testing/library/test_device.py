@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from SemiSAMPlusLib.specialist.device import describe_devices, memory_in_use, usable_precision
+from SemiSAMPlusLib.specialist.inference import arithmetic
+from SemiSAMPlusLib.specialist.networks import build_specialist
+from SemiSAMPlusLib.training.device import convolves_thinly
 
 
 def test_the_cpu_is_always_there_and_comes_last() -> None:
@@ -56,6 +59,7 @@ def test_a_cpu_computes_in_bfloat16_by_either_instruction_set_and_never_emulates
     fast = "bfloat16" if amx or avx512 else "float32"
     cpu = torch.device("cpu")
     assert [usable_precision(cpu, wanted) for wanted in ("auto", "bfloat16", "float32")] == [fast, fast, "float32"]
+    assert usable_precision(cpu, "auto", thin=True) == ("bfloat16" if amx else "float32")
 
 
 def test_a_torch_that_knows_neither_instruction_set_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +72,54 @@ def test_a_torch_that_knows_neither_instruction_set_computes_in_float32(monkeypa
 def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch: pytest.MonkeyPatch, hardware: bool, fast: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: hardware)
     assert usable_precision(torch.device("cuda"), "auto") == fast
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "slices", "thin"),
+    [
+        ("unet3d", "small", 24, False),
+        ("unet3d", "small", 16, True),
+        ("unet3d", "large", 32, True),
+        ("dynunet", "small", 32, True),
+    ],
+)
+def test_layers_that_convolve_fewer_slices_than_their_kernels_are_deep_are_found(
+    name: str, size: str, slices: int, thin: bool
+) -> None:
+    patch = (slices, 64, 64)
+
+    def make_network() -> torch.nn.Module:
+        return build_specialist(name, in_channels=1, out_channels=2, patch=patch, size=size)
+
+    assert convolves_thinly(make_network, (2, 1, *patch)) is thin
+
+
+def test_a_network_that_looks_at_numbers_counts_as_thin() -> None:
+    class Looking(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    assert convolves_thinly(Looking, (1, 1, 8, 8, 8))
+
+
+@pytest.mark.parametrize("slices", [16, 24, 40])
+def test_gradients_in_the_arithmetic_chosen_do_not_depend_on_what_lay_in_memory(slices: int) -> None:
+    patch = (slices, 24, 32)
+
+    def make_network() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return build_specialist("unet3d", in_channels=1, out_channels=2, patch=patch, size="small")
+
+    device, network = torch.device("cpu"), make_network()
+    image = torch.rand((2, 1, *patch), generator=torch.Generator().manual_seed(0))
+    precision = usable_precision(device, "auto", thin=convolves_thinly(make_network, (2, 1, *patch)))
+    found = []
+    for _ in range(3):
+        left = [torch.full((count,), float("nan")) for count in (1000, 10_000, 100_000, 1_000_000)]
+        del left
+        network.zero_grad()
+        with arithmetic(device, precision):
+            output = network(image)
+        output.float().square().mean().backward()
+        found.append([parameter.grad.clone() for parameter in network.parameters()])
+    assert all(torch.equal(first, again) for other in found[1:] for first, again in zip(found[0], other, strict=True))

@@ -93,8 +93,9 @@ class SyntheticNetwork(nn.Module):
         return self.quality(features)[:, 0] + torch.logit(own, eps=1e-3)[:, 0]
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
+def fast_dtype(device: torch.device, *, training: bool = False) -> torch.dtype:
     """Return the arithmetic that the device's hardware is fast in; bfloat16 and float16 are never emulated."""
-    if has_bfloat16(device):
+    # Of a small region the last level has but two slices.
+    if has_bfloat16(device, thin=training):
         return torch.bfloat16
     return torch.float16 if device.type == "cuda" else torch.float32

@@ -90,7 +90,7 @@ class Pretrainer:
 
     def __init__(self, config: PretrainConfig, device: str | torch.device = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
-        self.dtype = fast_dtype(self.device)
+        self.dtype = fast_dtype(self.device, training=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = SyntheticNetwork()
