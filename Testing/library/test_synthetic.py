@@ -23,6 +23,8 @@ from SemiSAMPlusLib.generalist.synthetic.network import SyntheticNetwork
 from SemiSAMPlusLib.generalist.synthetic.pretrain import PretrainConfig, Pretrainer, dice_of
 from SemiSAMPlusLib.generalist.synthetic.simulation import depths, first_prompts, next_prompts, specialist_prompts
 from SemiSAMPlusLib.generalist.synthetic.synthesis import draw_samples
+from SemiSAMPlusLib.run.folder import JobFolder
+from SemiSAMPlusLib.synthesis.pretraining import load_checkpoint
 
 TURNED = tuple(sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.3, -0.4, 1.1).GetMatrix())
 GRID = Grid((24, 40, 32), (1.5, 1.5, 1.5), (-31.0, 12.5, 77.0), TURNED)
@@ -189,21 +191,21 @@ def test_the_recipe_is_the_same_from_a_seed_and_resumes_as_if_uninterrupted(tmp_
 
 def test_the_job_stops_resumes_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
     run = tmp_path / "run ü"
-    monkeypatch.setattr(pretrain.JobFolder, "is_asked_to_stop", lambda _: True)
+    monkeypatch.setattr(JobFolder, "is_asked_to_stop", lambda _: True)
     pretrain.train(run, SMALL)
-    assert pretrain._load(run / "checkpoints" / "last.pt")["iteration"] == 3
-    monkeypatch.setattr(pretrain.JobFolder, "is_asked_to_stop", lambda _: False)
+    assert load_checkpoint(run)["iteration"] == 3
+    monkeypatch.setattr(JobFolder, "is_asked_to_stop", lambda _: False)
     monkeypatch.setattr(pretrain, "_HOLD_OUT_VOLUMES", 2)
     pretrain.resume(run, cool_down_now=True)
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert [event["reason"] for event in events if event["event"] == "finished"] == ["stopped", "done"]
-    assert any(event["event"] == "metrics" and "corrections_3" in event["dice"] for event in events)
+    assert any(event["event"] == "metrics" and "corrections_3" in event["measured"] for event in events)
     pretrain.export(run, tmp_path / "weights.safetensors")
     assert Synthetic(tmp_path / "weights.safetensors").network.step == 16
 
 
 def test_a_folder_is_begun_once_and_must_hold_a_training(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no training"):
+    with pytest.raises(ConfigError, match="holds no such training"):
         pretrain.resume(tmp_path)
     (tmp_path / "pretrain.json").write_text("{}")
     with pytest.raises(ConfigError, match="has begun"):

@@ -18,7 +18,8 @@ LIBRARY = "SemiSAMPlusLib"
 _FOUNDATION = {"errors", "plugins", "__version__"}
 _ROOMS: dict[str, set[str]] = {"run": set()}
 _ROOMS["cohort"] = {"run"}
-_ROOMS["specialist"] = _ROOMS["generalist"] = {"cohort", "run"}
+_ROOMS["synthesis"] = {"run"}
+_ROOMS["specialist"] = _ROOMS["generalist"] = {"synthesis", "cohort", "run"}
 _ROOMS["collaboration"] = {"specialist", "generalist", "cohort", "run"}
 _ROOMS["evaluation"] = {"collaboration", "specialist", "generalist", "cohort", "run"}
 _ROOMS["training"] = {"evaluation", *_ROOMS["evaluation"]}  # A run is not finished without its report.

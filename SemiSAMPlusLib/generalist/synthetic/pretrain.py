@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tyro.conf import Positional
 
 from ...errors import ConfigError
-from ...run import events
-from ...run.files import replacing, write_text_atomically
-from ...run.folder import JobFolder
+from ...synthesis import pretraining
 from .encoding import encode
 from .network import SyntheticNetwork, fast_dtype
 from .simulation import first_prompts, next_prompts
@@ -245,13 +241,8 @@ def train(folder: Positional[Path], config: PretrainConfig = PretrainConfig(), d
         config: How it is trained.
         device: Where the network computes.
     """
-    folder = Path(folder)
-    if (folder / "pretrain.json").exists():
-        msg = f"{folder}: a training has begun in it."
-        raise ConfigError(msg, "Go on with `resume`, or choose another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / "pretrain.json", json.dumps(asdict(config), indent=1) + "\n")
-    _work(folder, device)
+    pretraining.begin(Path(folder), config)
+    resume(folder, device)
 
 
 def resume(
@@ -271,24 +262,17 @@ def resume(
         cool_down_now: Let the learning rate begin to fall now, to reach 0 at the last iteration.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    config = pretraining.read_config(folder, PretrainConfig)
     if iterations is not None:
         config = replace(config, iterations=iterations)
-        write_text_atomically(folder / "pretrain.json", json.dumps(asdict(config), indent=1) + "\n")
-    _work(folder, device, large_now=large_now, cool_down_now=cool_down_now)
-
-
-def read_config(folder: Path) -> PretrainConfig:
-    """Return how the training in a folder was set up.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    try:
-        return PretrainConfig(**json.loads((Path(folder) / "pretrain.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        msg = f"{folder}: holds no training of `synthetic` ({error})."
-        raise ConfigError(msg, "Begin one with `train`.") from error
+        pretraining.write_config(folder, config)
+    trainer = Pretrainer(config, device)
+    pretraining.go_on(folder, trainer)
+    if large_now:
+        trainer.large_from = trainer.iteration
+    if cool_down_now:
+        trainer.cool_from = trainer.iteration
+    pretraining.work(folder, trainer, device)
 
 
 def export(folder: Positional[Path], target: Positional[Path]) -> None:
@@ -298,81 +282,8 @@ def export(folder: Positional[Path], target: Positional[Path]) -> None:
         folder: A training.
         target: The file to write.
     """
-    from safetensors.torch import save_file
-
-    config = read_config(folder)
-    state = _load(Path(folder) / "checkpoints" / "last.pt")
-    weights = {name: value.half().contiguous() for name, value in state["average"].items()}
-    described = {"recipe": json.dumps(asdict(config)), "iteration": str(state["iteration"]), "license": "Apache-2.0"}
-    with replacing(Path(target)) as temporary:
-        save_file(weights, temporary, described)
-
-
-def _work(folder: Path, device: str, *, large_now: bool = False, cool_down_now: bool = False) -> None:
-    trainer = Pretrainer(read_config(folder), device)
-    checkpoint = folder / "checkpoints" / "last.pt"
-    if checkpoint.exists():
-        trainer.load_state(_load(checkpoint))
-    if large_now:
-        trainer.large_from = trainer.iteration
-    if cool_down_now:
-        trainer.cool_from = trainer.iteration
-    job = JobFolder(folder)
-    writer = job.acquire("pretrain")
-    writer.listeners.append(lambda event: print(_line(event), flush=True))
-    try:
-        writer.write(events.STARTED, device=device, iteration=trainer.iteration)
-        reason = _run(trainer, job, writer, checkpoint)
-        writer.write(events.FINISHED, reason=reason, iteration=trainer.iteration)
-    finally:
-        writer.close()
-        job.release()
-
-
-def _run(trainer: Pretrainer, job: JobFolder, writer: events.EventWriter, checkpoint: Path) -> str:
-    config = trainer.config
-    sums: dict[str, float] = {}
-    count, begun = 0, time.monotonic()
-    while trainer.iteration < config.iterations:
-        for name, value in trainer.step().items():
-            sums[name] = sums.get(name, 0.0) + value
-        count += 1
-        if not trainer.may_save and trainer.iteration < config.iterations:
-            continue
-        stopping = job.is_asked_to_stop()
-        last = trainer.iteration >= config.iterations
-        if count >= 30 or last or stopping:
-            seconds = (time.monotonic() - begun) / count
-            writer.write(
-                events.PROGRESS,
-                iteration=trainer.iteration,
-                iterations=config.iterations,
-                seconds_left=round(seconds * (config.iterations - trainer.iteration)),
-                size=trainer.size,
-                losses={name: round(value / count, 4) for name, value in sums.items()},
-            )
-            sums, count, begun = {}, 0, time.monotonic()
-        if _passes(trainer, config.save_every) or last or stopping:
-            with replacing(checkpoint) as temporary:
-                torch.save(trainer.state(), temporary)
-        if _passes(trainer, config.validate_every) or last:
-            writer.write(events.METRICS, iteration=trainer.iteration, dice=trainer.validate(), on="validation")
-        if stopping:
-            return "stopped"
-    return "done"
-
-
-def _passes(trainer: Pretrainer, every: int) -> bool:
-    """Return whether a multiple of ``every`` lies within the batch that just ended."""
-    return trainer.iteration // every != (trainer.iteration - trainer.config.rounds) // every
-
-
-def _load(path: Path) -> dict[str, Any]:
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
-
-
-def _line(event: dict[str, Any]) -> str:
-    return time.strftime("%H:%M:%S ") + json.dumps({k: v for k, v in event.items() if k != "time"})
+    folder = Path(folder)
+    pretraining.export(folder, Path(target), pretraining.read_config(folder, PretrainConfig))
 
 
 if __name__ == "__main__":

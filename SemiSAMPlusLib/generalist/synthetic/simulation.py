@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import avg_pool3d, interpolate
 
-from .appearance import diffuse
+from ...synthesis.appearance import diffuse
+from ...synthesis.shapes import choose, smooth_noise, uniform
 from .encoding import EncodedPrompts
-from .shapes import choose, smooth_noise, uniform
 from .synthesis import Samples
 
 #: Points that a set can hold: those of a specialist, 10 inside and 30 outside, and some clicks.

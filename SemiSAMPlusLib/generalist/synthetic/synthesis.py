@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from .appearance import draw_images
+from ...synthesis.appearance import draw_images
+from ...synthesis.shapes import FIRST_OBJECT, FIRST_REST, FIRST_WALL, OBJECTS, LabelMaps, choose, draw_label_maps
 from .encoding import normalized
-from .shapes import FIRST_OBJECT, FIRST_REST, FIRST_WALL, OBJECTS, LabelMaps, choose, draw_label_maps
 
 #: Structures that are asked for are no smaller and no larger than these shares of the volume.
 _SMALLEST, _LARGEST = 0.006, 0.35
