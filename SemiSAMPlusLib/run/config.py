@@ -10,6 +10,7 @@ from ..errors import ConfigError
 
 Size = Literal["auto", "small", "medium", "large"]
 Intensity = Literal["auto", "ct", "mr", "pet"]
+InitialWeights = Literal["pretrained", "random"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -20,6 +21,8 @@ class TrainingConfig:
     Attributes:
         specialist: The network that learns: unet3d, vnet, segresnet, dynunet, swinunetr, or one of your own.
         size: How large the network is; auto fits the device.
+        initial_weights: What it begins with: weights that learned from made-up volumes, where there are such for it (unet3d,
+            small), or chance.
         method: How it learns from unlabelled cases: supervised, mean-teacher, ua-mt, dan, cps, copy-paste, or your own.
         generalists: The frozen models that teach it: random-walker, sam-med3d=WEIGHTS, ...; none where left empty.
         iterations: How many steps to train.
@@ -34,7 +37,7 @@ class TrainingConfig:
         intensity: How grey values are normalised.
         flips: Axes along which anatomy may be mirrored: any of z, y, x.
         augmentation: How strongly patches are deformed and disturbed; 0 is not at all.
-        learning_rate: At the start; it falls to 0 as (1 - t/T)^0.9.
+        learning_rate: At the start; it falls to 0 as (1 - t/T)^0.9. Where not given, 0.001 for pretrained weights, else 0.003.
         weight_decay: Of AdamW.
         ema: Decay of the exponential moving average of the weights, which teaches, prompts and is the result.
         consistency: Greatest weight of the method's loss on unlabelled cases; the method's own where not given.
@@ -58,6 +61,7 @@ class TrainingConfig:
 
     specialist: str = "unet3d"
     size: Size = "auto"
+    initial_weights: InitialWeights = "pretrained"
     method: str = "copy-paste"
     generalists: tuple[str, ...] = ("random-walker",)
     iterations: int = 5000
@@ -72,7 +76,7 @@ class TrainingConfig:
     intensity: Intensity = "auto"
     flips: tuple[Literal["z", "y", "x"], ...] = ()
     augmentation: float = 1.0
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     weight_decay: float = 1e-4
     ema: float = 0.99
     consistency: float | None = None
@@ -114,10 +118,10 @@ class TrainingConfig:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 _refuse(name, getattr(self, name), f"{least} or more")
-        for name in ("learning_rate", "temperature", "cache_gb"):
+        for name in ("temperature", "cache_gb"):
             if not getattr(self, name) > 0:
                 _refuse(name, getattr(self, name), "more than 0")
-        for name in ("minutes", "spacing", "threads", "patience"):
+        for name in ("learning_rate", "minutes", "spacing", "threads", "patience"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 _refuse(name, value, "more than 0")

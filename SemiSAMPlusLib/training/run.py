@@ -24,6 +24,7 @@ from ..errors import ConfigError, RunFolderError, SemiSAMPlusError
 from ..evaluation.report import write_report
 from ..generalist.catalog import catalog
 from ..generalist.registry import create_generalist
+from ..generalist.weights import sha256_of
 from ..run import events as kinds
 from ..run.config import TrainingConfig
 from ..run.events import EventWriter
@@ -31,6 +32,7 @@ from ..run.folder import RunFolder
 from ..specialist.device import choose_device, usable_precision
 from ..specialist.methods import find_method
 from ..specialist.networks import build_specialist, patch_step
+from ..specialist.pretrained.weights import WEIGHTS as PRETRAINED
 from ..specialist.specialist import Specialist
 from .device import convolves_thinly, estimate_training_bytes, out_of_memory, require_memory
 from .trainer import Settled, Trainer
@@ -110,8 +112,9 @@ def train(
             if start is not None:
                 trainer.start_from(start)
             description["iterations"] = settled.iterations
+        description["initial_weights_sha256"] = sha256_of(PRETRAINED) if trainer.pretrained else None
         folder.write_description(description)
-        _say_how(events, settled, device_text)
+        _say_how(events, settled, device_text, trainer)
         _work(trainer, folder, events)
     return folder
 
@@ -158,7 +161,7 @@ def resume(run_folder: Path, *, observer: Observer | None = None) -> RunFolder:
             text = f"The run began in {description['precision']}, which this device does not compute in hardware."
             events.write(kinds.WARNING, text=f"{text} It goes on in {settled.precision}.")
         events.write(kinds.MESSAGE, text=f"Going on from iteration {trainer.iteration} of {settled.iterations}.")
-        _say_how(events, settled, device_text)
+        _say_how(events, settled, device_text, trainer)
         _work(trainer, folder, events)
     return folder
 
@@ -344,7 +347,7 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _say_how(events: EventWriter, settled: Settled, device_text: str) -> None:
+def _say_how(events: EventWriter, settled: Settled, device_text: str, trainer: Trainer) -> None:
     plan, cohort = settled.plan, settled.cohort
     events.write(kinds.STARTED, device=str(settled.device), iterations=settled.iterations)
     events.write(kinds.MESSAGE, text=f"{device_text} Arithmetic: {settled.precision}.")
@@ -353,6 +356,8 @@ def _say_how(events: EventWriter, settled: Settled, device_text: str) -> None:
         text=f"{len(cohort.labeled)} labelled and {len(cohort.unlabeled)} unlabelled cases at {plan.spacing:g} mm, "
         f"patches of {' × '.join(map(str, plan.patch))}, {settled.iterations} iterations.",
     )
+    if trainer.pretrained and trainer.iteration == 0:
+        events.write(kinds.MESSAGE, text="The specialist begins with weights that learned from made-up volumes alone.")
     for spec in settled.config.generalists:
         entry = catalog().get(spec.partition("=")[0].strip())
         if entry is not None and entry.contamination:

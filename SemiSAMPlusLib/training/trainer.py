@@ -27,6 +27,7 @@ from ..specialist.inference import arithmetic
 from ..specialist.methods import find_method
 from ..specialist.methods.base import Batch, MethodSettings, StepLosses
 from ..specialist.networks import build_specialist
+from ..specialist.pretrained.weights import begin_pretrained
 from ..specialist.specialist import Specialist
 from .checkpoint import load_checkpoint, save_checkpoint
 from .layers import write_layers
@@ -38,6 +39,8 @@ from .validation import mean_dice, validate
 _PROGRESS_SECONDS = 1.0
 #: Greatest norm of the gradient of all weights together.
 _GRADIENT_NORM = 10.0
+#: Learning rates where none is set: a network that has learned from made-up volumes forgets it at the greater one.
+_PRETRAINED_RATE, _UNTRAINED_RATE = 1e-3, 3e-3
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,10 @@ class Trainer:
         folder: The run folder.
         events: Where to say what happens.
         collaboration: Where specialist and generalists meet, or None where there are no generalists.
+
+    Attributes:
+        pretrained: Whether the specialist begins with weights that learned from made-up volumes.
+        learning_rate: At the start.
     """
 
     def __init__(
@@ -98,15 +105,23 @@ class Trainer:
         config, plan, cohort, device = settled.config, settled.plan, settled.cohort, settled.device
         torch.manual_seed(config.seed)
         method = find_method(config.method)
-        self.method = method(
-            lambda: build_specialist(
+        self.pretrained = False
+
+        def make_network() -> torch.nn.Module:
+            network = build_specialist(
                 config.specialist,
                 in_channels=len(cohort.channels),
                 out_channels=len(cohort.classes) + 1,
                 patch=plan.patch,
                 size=plan.size,
                 dropout=method.dropout,
-            ),
+            )
+            if config.initial_weights == "pretrained" and method.begins_pretrained:
+                self.pretrained = begin_pretrained(network)
+            return network
+
+        self.method = method(
+            make_network,
             MethodSettings(
                 iterations=settled.iterations,
                 classes=len(cohort.classes) + 1,
@@ -116,8 +131,10 @@ class Trainer:
                 channels=len(cohort.channels),
             ),
         ).to(device)
+        planned = _PRETRAINED_RATE if self.pretrained else _UNTRAINED_RATE
+        self.learning_rate = planned if config.learning_rate is None else config.learning_rate
         self.optimizer = torch.optim.AdamW(
-            self.method.trained_parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.method.trained_parameters(), lr=self.learning_rate, weight_decay=config.weight_decay
         )
         # float16 alone has too small a range for gradients; elsewhere the scaler does nothing.
         self.scaler = torch.amp.GradScaler(device.type, enabled=settled.precision == "float16")
@@ -153,7 +170,7 @@ class Trainer:
         self.method.train()
         self.method.teacher.eval()
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * polynomial_decay(iteration, self.settled.iterations)
+            group["lr"] = self.learning_rate * polynomial_decay(iteration, self.settled.iterations)
         self.optimizer.zero_grad(set_to_none=True)
         with arithmetic(self.settled.device, self.settled.precision):
             outputs = self.method.step_losses(batch)
@@ -289,12 +306,10 @@ class Trainer:
         wrong = [name for name, loss in losses.items() if not isfinite(loss)]
         if not wrong or all(bool(weight.isfinite().all()) for weight in self.method.trained_parameters()):
             return
-        config, precision = self.settled.config, self.settled.precision
+        precision = self.settled.precision
         msg = f"The training diverged: by iteration {self.iteration} the loss '{wrong[0]}' was no finite number."
         exact = "" if precision == "float32" else f" or with --precision float32 (it was {precision})"
-        raise DivergenceError(
-            msg, f"Train anew with a smaller --learning-rate (it was {config.learning_rate:g}){exact}."
-        )
+        raise DivergenceError(msg, f"Train anew with a smaller --learning-rate (it was {self.learning_rate:g}){exact}.")
 
     def seconds_per_iteration(self) -> float:
         """Measure how long a step late in the training takes, and leave everything as it was."""
@@ -327,6 +342,7 @@ class Trainer:
     def start_from(self, specialist: Specialist) -> None:
         """Begin with the weights of a trained specialist."""
         state = specialist.network.state_dict()
+        self.pretrained = False
         self.method.student.load_state_dict(state)
         self.method.teacher.load_state_dict(state)
 

@@ -411,7 +411,7 @@ def test_a_training_that_diverges_says_so_and_keeps_its_last_good_checkpoint(
     _after(monkeypatch, 6, overtake)
     with pytest.raises(DivergenceError, match=r"diverged: by iteration \d+ the loss 'supervised'") as caught:
         train(cohort, tiny_config(iterations=40, checkpoint_every=4, validate_every=8), tmp_path / "run")
-    assert "--learning-rate (it was 0.003)" in caught.value.remedy
+    assert "--learning-rate (it was 0.001)" in caught.value.remedy
     run = RunFolder(tmp_path / "run")
     (event,) = _events(run, "error")
     assert event["what"] == caught.value.what

@@ -93,12 +93,14 @@ class Method(nn.Module, ABC):
 
     Attributes:
         dropout: Share of features that the method wants dropped in training.
+        begins_pretrained: Whether its networks may begin with weights that learned from made-up volumes.
         beliefs: Whether it learns from what the teacher says of undeformed patches, see :class:`Batch`: ``none``, it
             makes its own targets; ``plain``, as the teacher says it; ``corrected``, as far as generalists are trusted
             corrected by them. These then teach through nothing else; other methods get a loss term beside their own.
     """
 
     dropout: float = 0.0
+    begins_pretrained: bool = True
     beliefs: Beliefs = "none"
 
     def __init__(self, make_network: Callable[[], nn.Module], settings: MethodSettings) -> None:

@@ -14,6 +14,8 @@ from .base import Batch, Method, MethodSettings, StepLosses
 class CrossPseudoSupervision(Method):
     """Supervised loss of both networks plus each one's loss against the other's pseudo-labels."""
 
+    begins_pretrained = False  # Two networks that begin alike agree, and have nothing to learn of each other.
+
     def __init__(self, make_network: Callable[[], nn.Module], settings: MethodSettings) -> None:
         super().__init__(make_network, settings)
         self.partner = make_network()
