@@ -47,7 +47,7 @@ class Parameters:
     leftOutSegments: list[str] = []  # noqa: N815, RUF012
     generalists: list[str] = ["random-walker"]  # noqa: RUF012
     quality: Quality = Quality.STANDARD
-    method: str = "copy-paste"
+    method: str = "mean-teacher"
     specialist: str = "unet3d"
     device: str = "auto"
     advanced: str = ""

@@ -41,12 +41,16 @@ def methods() -> list[tuple[str, str, str]]:
     """Return each method, its title, and what it does, the default first."""
     return [
         (
+            "mean-teacher",
+            _("Mean teacher (default)"),
+            _("Under disturbance the specialist must agree with its own average."),
+        ),
+        (
             "copy-paste",
-            _("Copy-paste (default)"),
+            _("Copy-paste"),
             _("Pastes parts of unlabelled volumes into labelled ones, and the other way round."),
         ),
         ("cps", _("Cross pseudo supervision"), _("Two networks teach each other; takes about twice as long.")),
-        ("mean-teacher", _("Mean teacher"), _("Under disturbance the specialist must agree with its own average.")),
         ("ua-mt", _("Uncertainty-aware mean teacher"), _("Mean teacher, only where the teacher is certain.")),
         ("dan", _("Adversarial network"), _("Segmentations of unlabelled volumes must look like labelled ones.")),
         (

@@ -62,7 +62,7 @@ class TrainingConfig:
     specialist: str = "unet3d"
     size: Size = "auto"
     initial_weights: InitialWeights = "pretrained"
-    method: str = "copy-paste"
+    method: str = "mean-teacher"
     generalists: tuple[str, ...] = ("random-walker",)
     iterations: int = 5000
     minutes: float | None = None

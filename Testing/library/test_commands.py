@@ -465,14 +465,14 @@ def test_the_demo_compares_three_ways(place: Path, tmp_path: Path, capsys: pytes
     assert main(["demo", "--data", str(data), "--output", str(output), "--iterations", "2"]) == 0
     assert earlier.describe()["config"]["method"] == "supervised"
     text = capsys.readouterr().out
-    ways = ["supervised only", "copy-paste", "copy-paste + random-walker"]
+    ways = ["supervised only", "mean-teacher", "mean-teacher + random-walker"]
     for way in ways:
         assert re.search(rf"^ +{re.escape(way)} +class 1 +\d\.\d{{3}}", text, re.MULTILINE)
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
     assert list(results) == ways
-    assert [results[way]["config"]["method"] for way in ways] == ["supervised", "copy-paste", "copy-paste"]
+    assert [results[way]["config"]["method"] for way in ways] == ["supervised", "mean-teacher", "mean-teacher"]
     assert [results[way]["config"]["generalists"] for way in ways] == [[], [], ["random-walker"]]
-    assert {case["case"] for case in results["copy-paste"]["cases"]} == {"phantom-05"}
+    assert {case["case"] for case in results["mean-teacher"]["cases"]} == {"phantom-05"}
     assert (output / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert text.count("report.html") >= 3
 

@@ -178,7 +178,7 @@ def test_a_report_says_what_was_run_and_measured(run: RunFolder) -> None:
     page = _page(run)
     text = page.text
     assert "läuft & fertig" in text
-    assert "copy-paste with random-walker on unet3d (cpu)" in text
+    assert "mean-teacher with random-walker on unet3d (cpu)" in text
     assert "Best Dice 0.550 on held-out cases" in text, "the mean of 0.7 and 0.4 at iteration 40"
     assert "best (iteration 40)" in text
     assert "last (iteration 60)" in text

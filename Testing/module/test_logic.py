@@ -171,7 +171,7 @@ def refused(world: World, kind: type[Exception], words: str, labeled: Any, unlab
 def test_what_cannot_be_trained_on_is_refused_in_words(world: World) -> None:
     pair, others = (world.volumes[0], world.segmentation), world.volumes[1:]
     refused(world, ConfigError, "No case is labelled", [], others)
-    refused(world, ConfigError, "No case is unlabelled, and the method 'copy-paste'", [pair])
+    refused(world, ConfigError, "No case is unlabelled, and the method 'mean-teacher'", [pair])
     refused(world, ConfigError, "expected a pair", [world.volumes[0]], others)
     refused(world, ConfigError, "expected a segmentation node", [(world.volumes[0], world.volumes[1])], others)
     refused(world, ConfigError, "expected a scalar volume node", [pair], [world.segmentation])
