@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -81,25 +81,33 @@ def begin(folder: Path, config: DataclassInstance) -> None:
         msg = f"{folder}: a training has begun in it."
         raise ConfigError(msg, "Go on with `resume`, or choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, config)
+    _write_config(folder, config)
 
 
-def write_config(folder: Path, config: DataclassInstance) -> None:
-    """Write how the training in a folder is set up."""
+def _write_config(folder: Path, config: DataclassInstance) -> None:
     write_text_atomically(folder / "pretrain.json", json.dumps(asdict(config), indent=1) + "\n")
 
 
-def read_config(folder: Path, kind: type[_Recipe]) -> _Recipe:
+def read_config(folder: Path, kind: type[_Recipe], *, iterations: int | None = None) -> _Recipe:
     """Return how the training in a folder was set up.
+
+    Args:
+        folder: Where it was begun.
+        kind: What its settings are.
+        iterations: Let it end at another iteration from now on.
 
     Raises:
         ConfigError: If there is none of that kind.
     """
     try:
-        return kind(**json.loads((folder / "pretrain.json").read_text(encoding="utf-8")))
+        config = kind(**json.loads((folder / "pretrain.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         msg = f"{folder}: holds no such training ({error})."
         raise ConfigError(msg, "Begin one with `train`.") from error
+    if iterations is not None:
+        config = replace(config, iterations=iterations)
+        _write_config(folder, config)
+    return config
 
 
 def go_on(folder: Path, learner: Learner) -> None:
@@ -128,10 +136,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     return dict(torch.load(_checkpoint(folder), map_location="cpu", weights_only=True))
 
 
-def export(folder: Path, target: Path, config: DataclassInstance) -> None:
-    """Write the mean weights in half precision, with the recipe in the file's own description."""
+def export(folder: Path, target: Path, kind: type[DataclassInstance]) -> None:
+    """Write the mean weights in half precision, with the recipe, settings of that kind, in the file's own description."""
     from safetensors.torch import save_file
 
+    config = read_config(folder, kind)
     state = load_checkpoint(folder)
     weights = {name: value.half().contiguous() for name, value in state["average"].items()}
     described = {"recipe": json.dumps(asdict(config)), "iteration": str(state["iteration"]), "license": "Apache-2.0"}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -262,10 +262,7 @@ def resume(
         cool_down_now: Let the learning rate begin to fall now, to reach 0 at the last iteration.
     """
     folder = Path(folder)
-    config = pretraining.read_config(folder, PretrainConfig)
-    if iterations is not None:
-        config = replace(config, iterations=iterations)
-        pretraining.write_config(folder, config)
+    config = pretraining.read_config(folder, PretrainConfig, iterations=iterations)
     trainer = Pretrainer(config, device)
     pretraining.go_on(folder, trainer)
     if large_now:
@@ -282,8 +279,7 @@ def export(folder: Positional[Path], target: Positional[Path]) -> None:
         folder: A training.
         target: The file to write.
     """
-    folder = Path(folder)
-    pretraining.export(folder, Path(target), pretraining.read_config(folder, PretrainConfig))
+    pretraining.export(Path(folder), Path(target), PretrainConfig)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ appearances is Dey et al.'s idea (ICLR 2025); mean features as classes are those
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ _SAME_SCANNER, _SAME_NOISE = 0.3, 0.05
 _VOXELS, _FEWEST = 4096, 8
 #: Cosines are divided by this before the softmax.
 _TEMPERATURE = 0.1
+#: Weight of the loss within each image beside that across.
+_WITHIN = 0.5
 #: Channels of the features that are compared, and of the layer before; of the network's own, which enter it.
 _FEATURES, _HIDDEN, _OWN = 32, 64, 32
 _CLIP = 10.0
@@ -145,14 +147,13 @@ class Pretrainer:
             rise = min(1.0, (self.iteration + 1) / max(1, config.warm_up))
             group["lr"] = config.learning_rate * rise * (1 - self.iteration / config.iterations) ** 0.9
         features, labels = self._features(draw_pairs(config.volumes, config.size, random), random)
-        across, found = [], []
-        within = []
-        for one, other in ((0, 1), (1, 0)):
-            loss, share = contrast(features[one], labels[one], features[other], labels[other])
-            across.append(loss)
-            found.append(share)
-            within.append(contrast(features[one], labels[one], features[one], labels[one])[0])
-        loss = torch.stack(across).mean() + 0.5 * torch.stack(within).mean()
+        losses, shares = [], []
+        for known, asked in ((0, 1), (1, 0)):
+            across, share = contrast(features[known], labels[known], features[asked], labels[asked])
+            within, _ = contrast(features[known], labels[known], features[known], labels[known])
+            losses.append(across + _WITHIN * within)
+            shares.append(share)
+        loss = torch.stack(losses).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, _CLIP)
@@ -162,7 +163,7 @@ class Pretrainer:
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
-        return {"contrast": float(loss.detach()), "found": float(torch.stack(found).mean())}
+        return {"contrast": float(loss.detach()), "found": float(torch.stack(shares).mean())}
 
     def _features(self, pairs: Pairs, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Return unit features (2, volume, _FEATURES, voxel) of voxels drawn by chance, and their labels (2, volume, voxel)."""
@@ -258,10 +259,7 @@ def resume(folder: Positional[Path], device: str = "cpu", iterations: int | None
         iterations: Let it end at another iteration.
     """
     folder = Path(folder)
-    config = pretraining.read_config(folder, PretrainConfig)
-    if iterations is not None:
-        config = replace(config, iterations=iterations)
-        pretraining.write_config(folder, config)
+    config = pretraining.read_config(folder, PretrainConfig, iterations=iterations)
     learner = Pretrainer(config, device)
     pretraining.go_on(folder, learner)
     pretraining.work(folder, learner, device)
@@ -274,8 +272,7 @@ def export(folder: Positional[Path], target: Positional[Path]) -> None:
         folder: A training.
         target: The file to write.
     """
-    folder = Path(folder)
-    pretraining.export(folder, Path(target), pretraining.read_config(folder, PretrainConfig))
+    pretraining.export(Path(folder), Path(target), PretrainConfig)
 
 
 if __name__ == "__main__":
