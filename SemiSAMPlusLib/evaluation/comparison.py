@@ -119,7 +119,7 @@ def _draw_chart(axes: Axes, dice: Mapping[str, Sequence[float]]) -> None:
         axes.text(float(place), 1.01, f"{mean:.3f}", ha="center", va="bottom", size=9.5, weight="bold", color=color)
     axes.set(ylim=(0, 1), xlim=(-0.6, len(values) - 0.4))
     # One word a line: names are longer than bars are wide.
-    labels = [name.replace(" + ", "\n+ ").replace(" only", "\nonly") for name in dice]
+    labels = [name.replace(" + ", "\n+ ").replace(" only", "\nonly").replace("-", "-\n") for name in dice]
     axes.set_xticks(places, labels, size=8, color=INK)
     axes.tick_params(axis="y", colors=MUTED, labelsize=8)
     axes.tick_params(axis="x", length=0)
