@@ -27,7 +27,7 @@ SETTINGS = {
     "threads": 1,
 }
 #: Points of a slice view, and how many of its width the legend of the uncertainty takes, right of the volume.
-VIEW, LEGEND = (720, 560), 140
+VIEW, LEGEND = (720, 560), 190
 
 
 class Photographer:
