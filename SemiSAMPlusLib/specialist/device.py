@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import DeviceError
-from ..run.hardware import has_bfloat16
+from ..run.hardware import fast_precision
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ def usable_precision(device: torch.device, wanted: str, *, thin: bool = False) -
     Args:
         device: Where networks run.
         wanted: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        thin: See :func:`~SemiSAMPlusLib.run.hardware.has_bfloat16`.
+        thin: See :func:`~SemiSAMPlusLib.run.hardware.fast_precision`.
     """
-    otherwise = "float16" if device.type == "cuda" else "float32"
-    fast = "bfloat16" if has_bfloat16(device, thin=thin) else otherwise
+    fast = fast_precision(device, thin=thin)
     return fast if wanted == "auto" or (wanted == "bfloat16" and fast != "bfloat16") else wanted

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
+from torch import nn
 
 from ..errors import ConfigError
 from ..run import events
@@ -39,36 +41,67 @@ class Settings(Protocol):
         """Steps between measurements on the hold-out."""
 
 
-class Learner(Protocol):
-    """Who learns.
+class Learner(ABC):
+    """Who learns: a network, the running mean of its weights, and the optimizer.
+
+    Args:
+        network: Where it is to compute.
+        optimizer: Of all weights that are trained, those of the network and maybe others.
 
     Attributes:
         iteration: Steps taken.
-        average: The running mean of the weights, which is what is written out.
+        average: The running mean of the network's weights, which is what is written out.
     """
 
-    iteration: int
-    average: dict[str, torch.Tensor]
+    config: Settings
 
-    @property
-    def config(self) -> Settings:
-        """The recipe's settings."""
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.network, self.optimizer = network, optimizer
+        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.iteration = 0
 
     @property
     def may_save(self) -> bool:
         """Whether a checkpoint made now holds all that the next step needs."""
+        return True
 
+    @abstractmethod
     def step(self) -> dict[str, float]:
         """Take one step, and return its losses."""
 
+    @abstractmethod
     def validate(self) -> dict[str, float]:
         """Return what is measured on volumes that no training uses."""
 
     def state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "iteration": self.iteration,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.average = {name: value.to(self.average[name].device) for name, value in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.iteration = state["iteration"]
+
+    def _learn(self, loss: torch.Tensor, learning_rate: float, *, clip: float, decay: float) -> None:
+        """Step down the gradient, whose norm is at most ``clip``, and let the running mean follow."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(trained, clip)
+        self.optimizer.step()
+        self.iteration += 1
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
 
 
 def begin(folder: Path, config: DataclassInstance) -> None:

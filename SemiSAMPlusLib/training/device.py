@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import psutil
@@ -34,15 +33,8 @@ def estimate_training_bytes(make_network: Callable[[], nn.Module], image_shape: 
         if isinstance(output, torch.Tensor):
             kept += output.numel()
 
-    # Made with memory of its own and moved then: some networks look at numbers while they are made.
-    with torch.random.fork_rng(devices=[]):
-        network = make_network().to("meta")
-    for module in network.modules():
-        if not list(module.children()):
-            module.register_forward_hook(count)
-    # A user's own network may look at numbers, which are not there; then as much is known as it came to.
-    with contextlib.suppress(RuntimeError):
-        network(torch.zeros(image_shape, device="meta"))
+    # Of a network that does not come through as much is known as it came to.
+    network, _ = _send_through(make_network, image_shape, count)
     weights = sum(parameter.numel() for parameter in network.parameters())
     return 4 * (2 * kept + 5 * weights)
 
@@ -56,21 +48,34 @@ def convolves_thinly(make_network: Callable[[], nn.Module], image_shape: tuple[i
     """
     thin = False
 
-    def look(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+    def look(layer: nn.Module, given: tuple[torch.Tensor, ...], _: object) -> None:
         nonlocal thin
-        assert isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d))
-        thin = thin or given[0].shape[2] < layer.kernel_size[0]
+        if isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d)):
+            thin = thin or given[0].shape[2] < layer.kernel_size[0]
 
+    _, came_through = _send_through(make_network, image_shape, look)
+    return thin or not came_through
+
+
+def _send_through(
+    make_network: Callable[[], nn.Module], image_shape: tuple[int, ...], look: Callable[..., None]
+) -> tuple[nn.Module, bool]:
+    """Send an image without numbers through a network, and show each innermost layer with what it is given and gives.
+
+    Returns:
+        The network, and whether it came through: a user's own may look at numbers, which are not there.
+    """
+    # Made with memory of its own and moved then: some networks look at numbers while they are made.
     with torch.random.fork_rng(devices=[]):
         network = make_network().to("meta")
     for module in network.modules():
-        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
-            module.register_forward_pre_hook(look)
+        if not list(module.children()):
+            module.register_forward_hook(look)
     try:
         network(torch.zeros(image_shape, device="meta"))
-    except RuntimeError:  # A user's own network may look at numbers, which are not there.
-        return True
-    return thin
+    except RuntimeError:
+        return network, False
+    return network, True
 
 
 def require_memory(device: torch.device, needed: int, patch: tuple[int, int, int], batch: int) -> None:

@@ -297,7 +297,9 @@ def _step(
 
 def _precision(cohort: Cohort, config: TrainingConfig, plan: Plan, device: torch.device, wanted: str) -> str:
     """Return the arithmetic to train in."""
-    thin = device.type == "cpu" and convolves_thinly(*_step(cohort, config, plan))
+    # Nobody need look where bfloat16 is out of the question in any case.
+    in_question = device.type == "cpu" and usable_precision(device, wanted) == "bfloat16"
+    thin = in_question and convolves_thinly(*_step(cohort, config, plan))
     return usable_precision(device, wanted, thin=thin)
 
 

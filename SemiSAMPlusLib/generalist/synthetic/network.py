@@ -10,7 +10,7 @@ from monai.networks.blocks.dynunet_block import UnetResBlock, UnetUpBlock
 from torch import nn
 from torch.nn.functional import avg_pool3d
 
-from ...run.hardware import has_bfloat16
+from ...run.hardware import fast_precision
 from .encoding import CHANNELS, FIRST_MASK, NEAR_NEGATIVE, NEAR_POSITIVE, spread
 
 #: Channels of the levels, at 1/2, 1/4, 1/8 and 1/16 of the resolution.
@@ -96,6 +96,5 @@ class SyntheticNetwork(nn.Module):
 def fast_dtype(device: torch.device, *, training: bool = False) -> torch.dtype:
     """Return the arithmetic that the device's hardware is fast in; bfloat16 and float16 are never emulated."""
     # Of a small region the last level has but two slices.
-    if has_bfloat16(device, thin=training):
-        return torch.bfloat16
-    return torch.float16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, fast_precision(device, thin=training))
+    return dtype

@@ -76,7 +76,7 @@ class PretrainConfig:
                 raise ConfigError(msg, f"Give --config.{name.replace('_', '-')} 32 or 48.")
 
 
-class Pretrainer:
+class Pretrainer(pretraining.Learner):
     """Trains a network on what :mod:`.synthesis` makes.
 
     Args:
@@ -84,16 +84,16 @@ class Pretrainer:
         device: Where the network computes; samples are made on the CPU.
     """
 
+    config: PretrainConfig
+
     def __init__(self, config: PretrainConfig, device: str | torch.device = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
         self.dtype = fast_dtype(self.device, training=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = SyntheticNetwork()
-        self.network = network.to(self.device, memory_format=torch.channels_last_3d)
-        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=1e-2)
-        self.iteration = 0
+        network = network.to(self.device, memory_format=torch.channels_last_3d)
+        super().__init__(network, torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-2))
         self.cool_from: int | None = None
         self.large_from: int | None = None
         self._batch: tuple[Samples, Any, torch.Tensor] | None = None
@@ -114,21 +114,16 @@ class Pretrainer:
             prompts = next_prompts(samples, prompts, answers, random)
         x = encode(samples.images, samples.known, prompts).to(self.device)
         targets, known = samples.targets.to(self.device).float(), samples.known.to(self.device).float()
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * self._rate()
         self.network.train()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits, quality = self.network(x)
         losses = losses_of(logits.float(), quality.float(), targets, known)
-        self.optimizer.zero_grad(set_to_none=True)
-        (losses["entropy"] + losses["overlap"] + losses["quality"]).backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
-        self.optimizer.step()
-        self.iteration += 1
-        decay = min(config.averaging, (1 + self.iteration) / (10 + self.iteration))
-        with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
+        self._learn(
+            losses["entropy"] + losses["overlap"] + losses["quality"],
+            config.learning_rate * self._rate(),
+            clip=_CLIP,
+            decay=min(config.averaging, (2 + self.iteration) / (11 + self.iteration)),
+        )
         answers = logits.detach().float().sigmoid().cpu()
         self._batch = (samples, prompts, answers) if position + 1 < config.rounds else None
         values = {name: float(value.detach()) for name, value in losses.items()}
@@ -181,21 +176,11 @@ class Pretrainer:
 
     def state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
-        return {
-            "network": self.network.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "iteration": self.iteration,
-            "cool_from": self.cool_from,
-            "large_from": self.large_from,
-        }
+        return {**super().state(), "cool_from": self.cool_from, "large_from": self.large_from}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
-        self.network.load_state_dict(state["network"])
-        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.iteration = state["iteration"]
+        super().load_state(state)
         self.cool_from, self.large_from = state["cool_from"], state["large_from"]
         self._batch = None
 

@@ -116,13 +116,15 @@ def draw_pairs(volumes: int, size: int, random: torch.Generator) -> Pairs:
     return Pairs((images - mean) / spread.clamp(min=1e-6), both[:, :, ::2, ::2, ::2])
 
 
-class Pretrainer:
+class Pretrainer(pretraining.Learner):
     """Trains the specialist's network, but for its last layers, which know the classes, on pairs of made-up images.
 
     Args:
         config: How.
         device: Where the network computes; volumes are made on the CPU.
     """
+
+    config: PretrainConfig
 
     def __init__(self, config: PretrainConfig, device: str | torch.device = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
@@ -132,20 +134,15 @@ class Pretrainer:
             network = build_specialist("unet3d", in_channels=1, out_channels=2, patch=(config.size,) * 3, size="small")
             head = nn.Sequential(nn.Conv3d(_OWN, _HIDDEN, 1), nn.LeakyReLU(0.01), nn.Conv3d(_HIDDEN, _FEATURES, 1))
         # All but the last layers; the names of its weights are those that they have in the whole network.
-        self.network = nn.ModuleDict({"model": network.model[:2]}).to(self.device)
+        body = nn.ModuleDict({"model": network.model[:2]}).to(self.device)
         self.head = head.to(self.device)
-        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.parameters = [*self.network.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=1e-2)
-        self.iteration = 0
+        trained = [*body.parameters(), *self.head.parameters()]
+        super().__init__(body, torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=1e-2))
 
     def step(self) -> dict[str, float]:
         """Take one step, and return its loss and the share of voxels whose structure was found."""
         config = self.config
         random = torch.Generator().manual_seed((config.seed << 24) + _FIRST_SEED + self.iteration)
-        for group in self.optimizer.param_groups:
-            rise = min(1.0, (self.iteration + 1) / max(1, config.warm_up))
-            group["lr"] = config.learning_rate * rise * (1 - self.iteration / config.iterations) ** 0.9
         features, labels = self._features(draw_pairs(config.volumes, config.size, random), random)
         losses, shares = [], []
         for known, asked in ((0, 1), (1, 0)):
@@ -154,15 +151,13 @@ class Pretrainer:
             losses.append(across + _WITHIN * within)
             shares.append(share)
         loss = torch.stack(losses).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, _CLIP)
-        self.optimizer.step()
-        self.iteration += 1
-        decay = min(config.averaging, self.iteration / (9 + self.iteration))
-        with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
+        rise = min(1.0, (self.iteration + 1) / max(1, config.warm_up))
+        self._learn(
+            loss,
+            config.learning_rate * rise * (1 - self.iteration / config.iterations) ** 0.9,
+            clip=_CLIP,
+            decay=min(config.averaging, (1 + self.iteration) / (10 + self.iteration)),
+        )
         return {"contrast": float(loss.detach()), "found": float(torch.stack(shares).mean())}
 
     def _features(self, pairs: Pairs, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -183,28 +178,14 @@ class Pretrainer:
         features, labels = self._features(draw_pairs(_HOLD_OUT_VOLUMES, self.config.size, random), random)
         return {"found": round(float(contrast(features[0], labels[0], features[1], labels[1])[1]), 4)}
 
-    @property
-    def may_save(self) -> bool:
-        """Always: a step needs nothing of the one before but weights and the optimizer."""
-        return True
-
     def state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
-        return {
-            "network": self.network.state_dict(),
-            "head": self.head.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "iteration": self.iteration,
-        }
+        return {**super().state(), "head": self.head.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
-        self.network.load_state_dict(state["network"])
+        super().load_state(state)
         self.head.load_state_dict(state["head"])
-        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.iteration = state["iteration"]
 
 
 def contrast(
