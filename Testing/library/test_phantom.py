@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from SemiSAMPlusLib.cohort.cohort import Cohort
+from SemiSAMPlusLib.cohort.cohort import Case, Cohort
 from SemiSAMPlusLib.cohort.phantom import make_phantom_cohort
 from SemiSAMPlusLib.errors import ConfigError
 
@@ -79,6 +79,18 @@ def test_less_variation_makes_cases_alike(tmp_path: Path, cohort: Cohort) -> Non
 
     alike = make_phantom_cohort(tmp_path, cases=2, labeled=1, test=0, size=SIZE, variation=0.1)
     assert likeness(alike) > likeness(cohort)
+
+
+def test_scanners_that_differ_more_leave_the_anatomy_as_it_is(tmp_path: Path, cohort: Cohort) -> None:
+    def contrast(case: Case) -> float:
+        image, label = read(case.images[0]).astype(float), read(case.label) > 0
+        return image[label].mean() / np.quantile(image, 0.95)
+
+    apart = make_phantom_cohort(tmp_path, cases=6, labeled=1, test=2, size=SIZE, scanners=4.0)
+    for ours, same in zip(cohort.cases, apart.cases, strict=True):
+        assert np.array_equal(read(ours.label), read(same.label))
+        assert not np.array_equal(read(ours.images[0]), read(same.images[0]))
+    assert np.std([contrast(case) for case in apart.cases]) > 1.2 * np.std([contrast(case) for case in cohort.cases])
 
 
 def test_the_best_grey_value_window_does_not_find_the_target(cohort: Cohort) -> None:
