@@ -46,7 +46,8 @@ class CollaborationSettings:
         iterations: Length of the training.
         prompts: How prompts are made.
         temperature: τ of the voxel confidence.
-        strength: λ_sam at the start.
+        start: Share of the training before which λ_sam is 0.
+        strength: λ_sam from there on.
         decay: How fast it falls.
         every: Generalists are asked at each so-many-th iteration.
         trust: Trust in each generalist, or None to measure it.
@@ -57,6 +58,7 @@ class CollaborationSettings:
     iterations: int
     prompts: PromptSettings
     temperature: float = 0.05
+    start: float = 0.0
     strength: float = 1.0
     decay: float = 0.0
     every: int = 1
@@ -160,8 +162,9 @@ class Collaboration:
         return TaughtPatch(*heard, belief, patch.undeformed_coordinates(), self.strength(iteration))
 
     def strength(self, iteration: int) -> float:
-        """Return λ_sam, which falls as exp(-decay (t/T)²)."""
-        return self.settings.strength * exp(-self.settings.decay * (iteration / self.settings.iterations) ** 2)
+        """Return λ_sam: 0 before the start, then falling as exp(-decay (t/T)²)."""
+        settings, done = self.settings, iteration / self.settings.iterations
+        return settings.strength * exp(-settings.decay * done**2) if done >= settings.start else 0.0
 
     # -- trust ------------------------------------------------------------------------------------------------------
 

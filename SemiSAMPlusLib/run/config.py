@@ -47,6 +47,8 @@ class TrainingConfig:
         temperature: τ of the voxel confidence exp(-variance / τ); the paper's is 1, which hardly weighs at all.
         collaboration: Greatest weight of the generalists' loss term, for methods that have one. Methods that learn from
             pseudo-labels have these corrected instead, as far as trust goes.
+        collaboration_start: Share of the training after which generalists teach, 0 to 1; the method's own where not given: a half, with
+            copy-paste a quarter, from where on it learns from unlabelled cases.
         collaboration_decay: How fast that weight falls, as exp(-decay (t/T)²); with 0 not at all.
         collaboration_loss: That term: Dice and cross entropy against the corrected pseudo-label, or the paper's squared error,
             which weighs little beside the loss on labels.
@@ -85,6 +87,7 @@ class TrainingConfig:
     negative_points: int = 30
     temperature: float = 0.05
     collaboration: float = 1.0
+    collaboration_start: float | None = None
     collaboration_decay: float = 0.0
     collaboration_loss: Literal["squared-error", "pseudo-label"] = "pseudo-label"
     collaboration_every: int = 1
@@ -127,8 +130,10 @@ class TrainingConfig:
                 _refuse(name, value, "more than 0")
         if not 0 <= self.ema < 1:
             _refuse("ema", self.ema, "0 or more and less than 1")
-        if self.trust is not None and not 0 <= self.trust <= 1:
-            _refuse("trust", self.trust, "0 to 1")
+        for name in ("trust", "collaboration_start"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                _refuse(name, value, "0 to 1")
         if self.patch is not None and (len(self.patch) != 3 or min(self.patch) < 8):
             _refuse("patch", self.patch, "three sizes of 8 voxels or more")
         if len(set(self.generalists)) != len(self.generalists):

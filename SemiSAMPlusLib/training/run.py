@@ -221,12 +221,15 @@ def _trainer(settled: Settled, folder: RunFolder, events: EventWriter, generalis
     config = settled.config
     collaboration = None
     if generalists and settled.cohort.unlabeled:
+        start = config.collaboration_start
+        start = find_method(config.method).taught_from if start is None else start
         collaboration = Collaboration(
             generalists,
             CollaborationSettings(
                 iterations=settled.iterations,
                 prompts=PromptSettings(config.prompt_sets, config.positive_points, config.negative_points),
                 temperature=config.temperature,
+                start=start,
                 strength=config.collaboration,
                 decay=config.collaboration_decay,
                 every=config.collaboration_every,

@@ -514,6 +514,9 @@ def test_generalists_teach_alike_all_through_unless_told_to_fade_and_at_their_it
     assert strengths == sorted(strengths, reverse=True)
     assert strengths[100] < 0.05
     assert [t for t in range(10) if collaboration.asks(t)] == [0, 3, 6, 9]
+    late = _collaboration(FakeGeneralist(noise), strength=2.0, start=0.5)
+    assert [t for t in range(101) if late.asks(t)] == [*range(50, 101)]
+    assert {late.strength(t) for t in range(50, 101)} == {2.0}
     assert not _collaboration(FakeGeneralist(noise), strength=0.0).asks(0)
 
 
@@ -936,9 +939,12 @@ def test_with_trust_it_is_another_run(cohort: Cohort, tmp_path: Path, monkeypatc
     assert weights_of(trusted.path) != weights_of(without.path)
 
 
-@pytest.mark.parametrize(("method", "asked"), [("copy-paste", [2, 3, 4, 5, 6, 7]), ("mean-teacher", [*range(8)])])
-def test_generalists_are_asked_where_they_have_a_way_to_teach(
-    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, asked: list[int]
+@pytest.mark.parametrize(
+    ("method", "start", "first"),
+    [("copy-paste", None, 2), ("copy-paste", 0.0, 2), ("mean-teacher", None, 4), ("mean-teacher", 0.0, 0)],
+)
+def test_generalists_are_asked_from_their_start_on_where_they_have_a_way_to_teach(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, start: float | None, first: int
 ) -> None:
     """Copy-paste learns from labelled patches alone for a quarter of the training, and has no beliefs to correct until then."""
     iterations = set()
@@ -949,11 +955,12 @@ def test_generalists_are_asked_where_they_have_a_way_to_teach(
         return ask(self, patch, specialist, iteration)
 
     monkeypatch.setattr(Collaboration, "ask", recorded)
-    _train(cohort, tmp_path / "run", monkeypatch, FakeGeneralist(noise), iterations=8, method=method, trust=1.0)
-    assert sorted(iterations) == asked
+    settings = {"iterations": 8, "method": method, "trust": 1.0, "collaboration_start": start}
+    _train(cohort, tmp_path / "run", monkeypatch, FakeGeneralist(noise), **settings)
+    assert sorted(iterations) == [*range(first, 8)]
 
 
-@pytest.mark.parametrize(("method", "first"), [("copy-paste", 1), ("mean-teacher", 0)])
+@pytest.mark.parametrize(("method", "first"), [("copy-paste", 1), ("mean-teacher", 2)])
 def test_generalists_correct_the_beliefs_of_copy_paste_and_leave_mean_teachers_alone(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, first: int
 ) -> None:

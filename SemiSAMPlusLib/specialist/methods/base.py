@@ -94,6 +94,8 @@ class Method(nn.Module, ABC):
     Attributes:
         dropout: Share of features that the method wants dropped in training.
         begins_pretrained: Whether its networks may begin with weights that learned from made-up volumes.
+        taught_from: Share of the training after which generalists teach it, where nothing else is set. What a specialist that
+            knows little yet asks for, generalists confirm, and it learns to ask for more.
         beliefs: Whether it learns from what the teacher says of undeformed patches, see :class:`Batch`: ``none``, it
             makes its own targets; ``plain``, as the teacher says it; ``corrected``, as far as generalists are trusted
             corrected by them. These then teach through nothing else; other methods get a loss term beside their own.
@@ -101,6 +103,7 @@ class Method(nn.Module, ABC):
 
     dropout: float = 0.0
     begins_pretrained: bool = True
+    taught_from: float = 0.5
     beliefs: Beliefs = "none"
 
     def __init__(self, make_network: Callable[[], nn.Module], settings: MethodSettings) -> None:

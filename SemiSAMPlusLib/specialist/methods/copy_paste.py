@@ -29,6 +29,7 @@ class CopyPaste(Method):
     """
 
     beliefs: Beliefs = "corrected"
+    taught_from = _ALONE
 
     def learns_from_unlabeled(self, iteration: int) -> bool:
         """Return whether the supervised beginning is over."""
