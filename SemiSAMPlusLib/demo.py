@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 #: What is called with each event of the demo's jobs, as it is written.
 Observer = Callable[[dict[str, Any]], None]
 
-#: Iterations and settings that bring the cohort made by code through in a few minutes on two CPU cores.
-_PHANTOM_ITERATIONS = 600
+#: Iterations of each training, on a folder of volumes, and on the cohort made by code, with the settings that bring it through in a
+#: few minutes on two CPU cores.
+_DATA_ITERATIONS, _PHANTOM_ITERATIONS = 2400, 600
 _PHANTOM = TrainingConfig(size="small", device="cpu")
 #: So often Dice and trust are measured and layers are written in a training.
 _LOOKS = 4
@@ -146,14 +147,14 @@ def run_demo(
     output = Path(output).absolute()
     if data is None:
         cohort = make_phantom_cohort(output / "cohort")
-        base = replace(_PHANTOM, iterations=iterations or _PHANTOM_ITERATIONS)
+        base, length = _PHANTOM, iterations or _PHANTOM_ITERATIONS
     else:
         cohort = _cohort_of(Path(data))
         cohort.save(output / "cohort.json")
-        base = TrainingConfig(iterations=iterations or TrainingConfig().iterations)
+        base, length = TrainingConfig(), iterations or _DATA_ITERATIONS
     # Layers of two cases are enough for the reports; each costs time that the demo has little of.
     layers = tuple(case.name for case in (*cohort.unlabeled[:1], *cohort.labeled[:1]))
-    base = replace(base, validate_every=max(1, base.iterations // _LOOKS), layers=layers)
+    base = replace(base, iterations=length, validate_every=max(1, length // _LOOKS), layers=layers)
     arms: list[Arm] = []
     for number, (name, config) in enumerate(_ways(base).items(), start=1):
         _say(observer, f"{number} of {len(_ways(base))}: {name}")

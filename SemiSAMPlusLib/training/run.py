@@ -44,6 +44,8 @@ Observer = Callable[[dict[str, Any]], None]
 _LEAST_DISK = 300_000_000
 #: The share of the minutes asked for that steps may take; the rest is for validation, layers and the report.
 _STEPS_SHARE = 0.9
+#: Iterations where none are set: of a network that has learned before, and of one that has not.
+_SHORT, _LONG = 2400, 5000
 
 
 def train(
@@ -85,7 +87,7 @@ def train(
     plan = _plan(cohort, config, start, on_gpu=device.type != "cpu")
     generalists = {spec: create_generalist(spec, device) for spec in config.generalists}
     precision = _precision(cohort, config, plan, device, config.precision)
-    settled = Settled(cohort, config, plan, device, precision, config.iterations)
+    settled = Settled(cohort, config, plan, device, precision, config.iterations or _LONG)
     settled.require_layers()
     _require_room(settled, folder)
     with _working(folder, settled, observer) as events:
@@ -97,21 +99,17 @@ def train(
             "device": str(device),
             "precision": settled.precision,
             "threads": torch.get_num_threads(),
-            "iterations": config.iterations,
             "started_from": None if start_from is None else str(Path(start_from).absolute()),
             "generalists": [_about_generalist(spec, generalist) for spec, generalist in generalists.items()],
             "versions": _versions(),
             "inputs": input_hashes(cohort),
         }
-        trainer = _trainer(settled, folder, events, generalists)
-        if start is not None:
-            trainer.start_from(start)
-        if config.minutes is not None:
-            settled = replace(settled, iterations=_iterations_for(config.minutes, trainer))
-            trainer = _trainer(settled, folder, events, generalists)
-            if start is not None:
-                trainer.start_from(start)
-            description["iterations"] = settled.iterations
+        trainer = _trainer(settled, folder, events, generalists, start)
+        iterations = _iterations(config, trainer, start)
+        if iterations != settled.iterations:
+            settled = replace(settled, iterations=iterations)
+            trainer = _trainer(settled, folder, events, generalists, start)
+        description["iterations"] = iterations
         description["initial_weights_sha256"] = sha256_of(PRETRAINED) if trainer.pretrained else None
         folder.write_description(description)
         _say_how(events, settled, device_text, trainer)
@@ -217,19 +215,25 @@ def _log(folder: RunFolder, error: Exception, events: EventWriter, known: SemiSA
     events.write(kinds.ERROR, what=known.what, remedy=known.remedy, log=str(folder.log_file))
 
 
-def _trainer(settled: Settled, folder: RunFolder, events: EventWriter, generalists: dict[str, Any]) -> Trainer:
+def _trainer(
+    settled: Settled,
+    folder: RunFolder,
+    events: EventWriter,
+    generalists: dict[str, Any],
+    start: Specialist | None = None,
+) -> Trainer:
     config = settled.config
     collaboration = None
     if generalists and settled.cohort.unlabeled:
-        start = config.collaboration_start
-        start = find_method(config.method).taught_from if start is None else start
+        taught_from = config.collaboration_start
+        taught_from = find_method(config.method).taught_from if taught_from is None else taught_from
         collaboration = Collaboration(
             generalists,
             CollaborationSettings(
                 iterations=settled.iterations,
                 prompts=PromptSettings(config.prompt_sets, config.positive_points, config.negative_points),
                 temperature=config.temperature,
-                start=start,
+                start=taught_from,
                 strength=config.collaboration,
                 decay=config.collaboration_decay,
                 every=config.collaboration_every,
@@ -240,7 +244,10 @@ def _trainer(settled: Settled, folder: RunFolder, events: EventWriter, generalis
             ),
             folder.embeddings,
         )
-    return Trainer(settled, folder, events, collaboration)
+    trainer = Trainer(settled, folder, events, collaboration)
+    if start is not None:
+        trainer.start_from(start)
+    return trainer
 
 
 def _plan(cohort: Cohort, config: TrainingConfig, start: Specialist | None, *, on_gpu: bool) -> Plan:
@@ -343,8 +350,12 @@ def _require_same_weights(generalists: dict[str, Any], description: dict[str, An
             )
 
 
-def _iterations_for(minutes: float, trainer: Trainer) -> int:
-    return max(10, int(minutes * 60 * _STEPS_SHARE / trainer.seconds_per_iteration()))
+def _iterations(config: TrainingConfig, trainer: Trainer, start: Specialist | None) -> int:
+    if config.minutes is not None:
+        return max(10, int(config.minutes * 60 * _STEPS_SHARE / trainer.seconds_per_iteration()))
+    if config.iterations is not None:
+        return config.iterations
+    return _SHORT if trainer.pretrained or start is not None else _LONG
 
 
 def _set_threads(threads: int | None) -> None:
