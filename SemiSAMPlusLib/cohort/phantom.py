@@ -64,7 +64,7 @@ def make_phantom_cohort(
     members = []
     for index in range(cases):
         name = f"phantom-{index + 1:02d}"
-        image, label = _make_case(_Draw(np.random.default_rng([seed, index]), variation), size, scanners)
+        image, label = _make_case(_Draw(np.random.default_rng([seed, index]), variation, scanners), size)
         paths = [folder / part / f"{name}.nii.gz" for part in ("images", "labels")]
         for path, volume in zip(paths, (image, label), strict=True):
             with replacing(path) as temporary:
@@ -82,6 +82,7 @@ class _Draw:
 
     rng: np.random.Generator
     variation: float
+    scanners: float
 
     def about(self, value: Any, deviation: Any) -> Any:
         """Return ``value``, number or array, varied by ``deviation``, never by more than twice that."""
@@ -89,13 +90,17 @@ class _Draw:
         shape = np.broadcast_shapes(value.shape, deviation.shape)
         return value + self.variation * deviation * np.clip(self.rng.standard_normal(shape), -2, 2)
 
+    def about_scanner(self, value: float, deviation: float) -> float:
+        """Return ``value``, which the scanner decides, varied as far as scanners differ."""
+        return float(self.about(value, self.scanners * deviation))
+
     def smooth_noise(self, size: tuple[int, ...], sigma: np.ndarray) -> np.ndarray:
         """Return noise of mean 0 and deviation 1 that is smooth over ``sigma`` voxels."""
         noise = ndimage.gaussian_filter(self.rng.standard_normal(size), sigma, mode="reflect")
         return (noise - noise.mean()) / noise.std()
 
 
-def _make_case(draw: _Draw, size: tuple[int, int, int], scanners: float) -> tuple[sitk.Image, sitk.Image]:
+def _make_case(draw: _Draw, size: tuple[int, int, int]) -> tuple[sitk.Image, sitk.Image]:
     """Return the image (int16) and the label (uint8) of one case."""
     # Rounded, because NIfTI keeps single precision and the two files must agree with what is made here.
     spacing = np.round(_FIELD_OF_VIEW / size * draw.about(np.ones(3), 0.03), 3)
@@ -103,7 +108,7 @@ def _make_case(draw: _Draw, size: tuple[int, int, int], scanners: float) -> tupl
     grid = Grid(size, _triple(spacing[::-1]), _triple(origin))
     anatomy = _Anatomy(draw, size, spacing)
     label = anatomy.atrium_label()
-    return grid.image(_scan(draw, anatomy.paint(draw, scanners), spacing, scanners)), grid.image(label)
+    return grid.image(_scan(draw, anatomy.paint(draw), spacing)), grid.image(label)
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:
@@ -233,7 +238,7 @@ class _Anatomy:
             label = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
         return label.astype(np.uint8)
 
-    def paint(self, draw: _Draw, scanners: float) -> np.ndarray:
+    def paint(self, draw: _Draw) -> np.ndarray:
         """Return the tissues' signal (z, y, x) before the scanner adds its part, about 0 to 1.5."""
         coarse, fine = (draw.smooth_noise(self.size, sigma / self.spacing) for sigma in (6.0, 1.6))
         signal = draw.about(0.50, 0.03) + 0.05 * coarse + 0.04 * fine
@@ -251,7 +256,7 @@ class _Anatomy:
         for shape in self.pools.values():
             lay(shape - _WALL, 0.42 + 0.05 * fine)
         lay(self.atrium - _WALL, draw.about(0.5, 0.06) + 0.06 * fine)  # Scar brightens some people's wall.
-        blood = draw.about(0.98, 0.03 * scanners)  # As bright as the contrast agent left it.
+        blood = draw.about_scanner(0.98, 0.03)  # As bright as the contrast agent left it.
         for name, shape in self.pools.items():
             rough = 0.08 if "ventricle" in name else 0.03  # Ventricles are lined with trabeculae.
             # A neighbour gives way to the atrium and leaves a thin wall.
@@ -261,14 +266,14 @@ class _Anatomy:
         return signal
 
 
-def _scan(draw: _Draw, signal: np.ndarray, spacing: np.ndarray, scanners: float) -> np.ndarray:
+def _scan(draw: _Draw, signal: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Return what a scanner makes of ``signal``: blurred, shaded, noisy (Rician), on a grey scale of its own (int16)."""
-    blurred = ndimage.gaussian_filter(signal, max(0.1, draw.about(0.7, 0.1 * scanners)) / spacing)
+    blurred = ndimage.gaussian_filter(signal, max(0.1, draw.about_scanner(0.7, 0.1)) / spacing)
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in signal.shape), indexing="ij")
     terms = np.stack([z, y, x, z * y, y * x, z * x, y * y - 0.33, x * x - 0.33])
     shading = np.exp(np.tensordot(draw.about(np.zeros(len(terms)), 0.1), terms, 1))
-    level = max(0.02, draw.about(0.08, 0.012 * scanners))
+    level = max(0.02, draw.about_scanner(0.08, 0.012))
     real, imaginary = draw.rng.normal(0, level, (2, *signal.shape))
     magnitude = np.hypot(blurred * shading + real, imaginary)
-    grey = magnitude ** draw.about(1.0, 0.07 * scanners) * draw.about(500, 150)
+    grey = magnitude ** draw.about_scanner(1.0, 0.07) * draw.about(500, 150)
     return np.round(grey).astype(np.int16)
