@@ -87,7 +87,7 @@ def train(
     plan = _plan(cohort, config, start, on_gpu=device.type != "cpu")
     generalists = {spec: create_generalist(spec, device) for spec in config.generalists}
     precision = _precision(cohort, config, plan, device, config.precision)
-    settled = Settled(cohort, config, plan, device, precision, config.iterations or _LONG)
+    settled = Settled(cohort, config, plan, device, precision, config.iterations or _SHORT)
     settled.require_layers()
     _require_room(settled, folder)
     with _working(folder, settled, observer) as events:
