@@ -37,7 +37,7 @@ class TrainingConfig:
         intensity: How grey values are normalised.
         flips: Axes along which anatomy may be mirrored: any of z, y, x.
         augmentation: How strongly patches are deformed and disturbed; 0 is not at all.
-        learning_rate: At the start; it falls to 0 as (1 - t/T)^0.9. Where not given, 0.001 for pretrained weights, else 0.003.
+        learning_rate: At the start; it falls to 0 as (1 - t/T)^0.9. Where not given, 0.001 for a network that has learned before, else 0.003.
         weight_decay: Of AdamW.
         ema: Decay of the exponential moving average of the weights, which teaches, prompts and is the result.
         consistency: Greatest weight of the method's loss on unlabelled cases; the method's own where not given.

@@ -87,7 +87,7 @@ def train(
     plan = _plan(cohort, config, start, on_gpu=device.type != "cpu")
     generalists = {spec: create_generalist(spec, device) for spec in config.generalists}
     precision = _precision(cohort, config, plan, device, config.precision)
-    settled = Settled(cohort, config, plan, device, precision, config.iterations or _SHORT)
+    settled = Settled(cohort, config, plan, device, precision, config.iterations or _SHORT, trains_on=start is not None)
     settled.require_layers()
     _require_room(settled, folder)
     with _working(folder, settled, observer) as events:
@@ -105,7 +105,7 @@ def train(
             "inputs": input_hashes(cohort),
         }
         trainer = _trainer(settled, folder, events, generalists, start)
-        iterations = _iterations(config, trainer, start)
+        iterations = _iterations(config, trainer)
         if iterations != settled.iterations:
             settled = replace(settled, iterations=iterations)
             trainer = _trainer(settled, folder, events, generalists, start)
@@ -146,14 +146,15 @@ def resume(run_folder: Path, *, observer: Observer | None = None) -> RunFolder:
     device, device_text = choose_device(description["device"])
     plan = Plan.from_dict(description["plan"])
     precision = _precision(cohort, config, plan, device, description["precision"])
-    settled = Settled(cohort, config, plan, device, precision, description["iterations"])
+    trains_on = description["started_from"] is not None
+    settled = Settled(cohort, config, plan, device, precision, description["iterations"], trains_on)
     generalists = {spec: create_generalist(spec, device) for spec in config.generalists}
     _require_same_weights(generalists, description)
     with _working(folder, settled, observer) as events:
         trainer = _trainer(settled, folder, events, generalists)
         if (folder.checkpoints / "last.pt").exists():
             trainer.load_checkpoint("last")
-        elif description["started_from"] is not None:
+        elif trains_on:
             trainer.start_from(Specialist.load(Path(description["started_from"]), "cpu"))
         if settled.precision != description["precision"]:
             text = f"The run began in {description['precision']}, which this device does not compute in hardware."
@@ -350,12 +351,12 @@ def _require_same_weights(generalists: dict[str, Any], description: dict[str, An
             )
 
 
-def _iterations(config: TrainingConfig, trainer: Trainer, start: Specialist | None) -> int:
+def _iterations(config: TrainingConfig, trainer: Trainer) -> int:
     if config.minutes is not None:
         return max(10, int(config.minutes * 60 * _STEPS_SHARE / trainer.seconds_per_iteration()))
     if config.iterations is not None:
         return config.iterations
-    return _SHORT if trainer.pretrained or start is not None else _LONG
+    return _SHORT if trainer.has_learned else _LONG
 
 
 def _set_threads(threads: int | None) -> None:

@@ -39,8 +39,8 @@ from .validation import mean_dice, validate
 _PROGRESS_SECONDS = 1.0
 #: Greatest norm of the gradient of all weights together.
 _GRADIENT_NORM = 10.0
-#: Learning rates where none is set: a network that has learned from made-up volumes forgets it at the greater one.
-_PRETRAINED_RATE, _UNTRAINED_RATE = 1e-3, 3e-3
+#: Learning rates where none is set: a network that has learned before forgets it at the greater one.
+_GENTLE_RATE, _RATE = 1e-3, 3e-3
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Settled:
         device: Where to train.
         precision: Arithmetic to train in.
         iterations: Length of the training.
+        trains_on: Whether the network is a trained specialist's, which learns further.
     """
 
     cohort: Cohort
@@ -62,6 +63,7 @@ class Settled:
     device: torch.device
     precision: str
     iterations: int
+    trains_on: bool = False
 
     @property
     def layer_cases(self) -> list[Case]:
@@ -95,6 +97,7 @@ class Trainer:
 
     Attributes:
         pretrained: Whether the specialist begins with weights that learned from made-up volumes.
+        has_learned: Whether it begins with what was learned before: that, or a trained specialist's weights.
         learning_rate: At the start.
     """
 
@@ -116,7 +119,7 @@ class Trainer:
                 size=plan.size,
                 dropout=method.dropout,
             )
-            if config.initial_weights == "pretrained" and method.begins_pretrained:
+            if config.initial_weights == "pretrained" and method.begins_pretrained and not settled.trains_on:
                 self.pretrained = begin_pretrained(network)
             return network
 
@@ -131,7 +134,8 @@ class Trainer:
                 channels=len(cohort.channels),
             ),
         ).to(device)
-        planned = _PRETRAINED_RATE if self.pretrained else _UNTRAINED_RATE
+        self.has_learned = self.pretrained or settled.trains_on
+        planned = _GENTLE_RATE if self.has_learned else _RATE
         self.learning_rate = planned if config.learning_rate is None else config.learning_rate
         self.optimizer = torch.optim.AdamW(
             self.method.trained_parameters(), lr=self.learning_rate, weight_decay=config.weight_decay
@@ -342,7 +346,6 @@ class Trainer:
     def start_from(self, specialist: Specialist) -> None:
         """Begin with the weights of a trained specialist."""
         state = specialist.network.state_dict()
-        self.pretrained = False
         self.method.student.load_state_dict(state)
         self.method.teacher.load_state_dict(state)
 

@@ -496,16 +496,25 @@ def test_minutes_work_whatever_the_iterations_are(cohort: Cohort, tmp_path: Path
     assert run.describe()["iterations"] == 10
 
 
-@pytest.mark.parametrize(("weights", "count"), [("pretrained", 2400), ("random", 5000)])
-def test_a_network_that_has_learned_before_trains_for_less(
-    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, count: int
+@pytest.mark.parametrize(("weights", "count", "rate"), [("pretrained", 2400, 1e-3), ("random", 5000, 3e-3)])
+def test_a_network_that_has_learned_before_trains_for_less_and_gently(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, count: int, rate: float
 ) -> None:
-    _after(monkeypatch, 1, lambda trainer: trainer.folder.ask_to_stop())
+    rates = []
+
+    def note_and_stop(trainer: Trainer) -> None:
+        rates.append(trainer.learning_rate)
+        trainer.folder.ask_to_stop()
+
+    for iteration in (1, 2):
+        _after(monkeypatch, iteration, note_and_stop)
     config = tiny_config(iterations=None, initial_weights=weights)
     first = train(cohort, config, tmp_path / "first")
     assert first.describe()["iterations"] == _events(first, "progress")[-1]["iterations"] == count
     second = train(cohort, config, tmp_path / "second", start_from=first.path)
     assert second.describe()["iterations"] == 2400
+    resume(second.path)
+    assert rates == [rate, 1e-3, 1e-3]
 
 
 # -- from another run
