@@ -113,9 +113,9 @@ class Pointwise(nn.Module):
 def specialist_of(
     network: nn.Module, *, classes: Sequence[str] = ("structure",), plan: Plan, channels: Sequence[str] = ("image",)
 ) -> Specialist:
-    """Return a specialist around a network."""
+    """Return a specialist around a network, which looks once."""
     structures = tuple(Class(name, (index,)) for index, name in enumerate(classes, start=1))
-    return Specialist(network.eval(), "stub", plan, structures, tuple(channels), "float32", {})
+    return Specialist(network.eval(), "stub", plan, structures, tuple(channels), "float32", {}, further_scales=())
 
 
 def prepared(

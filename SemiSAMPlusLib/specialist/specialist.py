@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .device import usable_precision
 from .inference import predict_probabilities
 from .native import native_classes, native_entropy
 from .networks import build_specialist
+from .scales import FURTHER_SCALES, average_over_scales
 
 FORMAT = "semisamplus-specialist-2"
 _DESCRIBED = ("format", "specialist", "plan", "classes", "channels", "precision")
@@ -64,6 +65,7 @@ class Specialist:
         channels: The images that it takes of each case.
         precision: Arithmetic that it was trained in, used where the device has it.
         about: What else a user should know of it; goes into model.json.
+        further_scales: The sizes, beside its own, in which it is shown an image; what it says is the mean.
     """
 
     network: nn.Module
@@ -73,6 +75,7 @@ class Specialist:
     channels: tuple[str, ...]
     precision: str
     about: dict[str, Any]
+    further_scales: tuple[float, ...] = FURTHER_SCALES
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +84,8 @@ class Specialist:
 
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:
         """Return class probabilities (classes with background, z, y, x) of a prepared image (channels, z, y, x)."""
-        return predict_probabilities(self.network, image, patch=self.plan.patch, precision=self.precision)
+        look = partial(predict_probabilities, self.network, patch=self.plan.patch, precision=self.precision)
+        return average_over_scales(look, image, scales=self.further_scales, patch=self.plan.patch)
 
     def predict(
         self,

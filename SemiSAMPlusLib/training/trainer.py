@@ -28,6 +28,7 @@ from ..specialist.methods import find_method
 from ..specialist.methods.base import Batch, MethodSettings, StepLosses
 from ..specialist.networks import build_specialist
 from ..specialist.pretrained.weights import begin_pretrained
+from ..specialist.scales import FURTHER_SCALES
 from ..specialist.specialist import Specialist
 from .checkpoint import load_checkpoint, save_checkpoint
 from .layers import write_layers
@@ -200,7 +201,7 @@ class Trainer:
         """Ask the generalists about each unlabelled patch."""
         collaboration = self.collaboration
         assert collaboration is not None
-        specialist = self.specialist()
+        specialist = self._teacher()
         return self.threads.map(lambda patch: collaboration.ask(patch, specialist, self.iteration), unlabeled)
 
     def _batch(
@@ -223,7 +224,7 @@ class Trainer:
     def _belief(self, patch: Patch, taught: TaughtPatch | None) -> torch.Tensor:
         """Return what the teacher says of a patch, as the method wants it; see :attr:`Method.beliefs`."""
         if taught is None:
-            belief = plain_view(patch, self.specialist())
+            belief = plain_view(patch, self._teacher())
         else:
             belief = taught.corrected() if self.method.beliefs == "corrected" else taught.belief
         return look_up(belief, patch.undeformed_coordinates(), outside=0.0)
@@ -329,7 +330,7 @@ class Trainer:
         self.load_state(state)
         return sum(times[1:]) / 3  # The first warms caches up.
 
-    def specialist(self) -> Specialist:
+    def specialist(self, *, further_scales: tuple[float, ...] = FURTHER_SCALES) -> Specialist:
         """Return the specialist as it is now: the averaged network."""
         settled = self.settled
         return Specialist(
@@ -341,7 +342,12 @@ class Trainer:
             settled.precision,
             {"iteration": self.iteration}
             | ({} if self.collaboration is None else {COLLABORATION: describe_collaboration(self.collaboration)}),
+            further_scales,
         )
+
+    def _teacher(self) -> Specialist:
+        """Return the specialist as it teaches: it looks at a patch once, for a step must be short."""
+        return self.specialist(further_scales=())
 
     def start_from(self, specialist: Specialist) -> None:
         """Begin with the weights of a trained specialist."""
@@ -362,8 +368,9 @@ class Trainer:
     def _measure_trust(self, *, force: bool = False, tell: bool = True) -> None:
         if self.collaboration is None:
             return
+        specialist = self.specialist() if self.iteration == self.settled.iterations else self._teacher()
         measured = self.collaboration.measure_trust(
-            self.cache, self.settled.cohort, self.specialist(), self.iteration, force=force
+            self.cache, self.settled.cohort, specialist, self.iteration, force=force
         )
         if measured is not None and tell:
             self.events.write(kinds.TRUST, iteration=self.iteration, **measured)

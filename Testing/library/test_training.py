@@ -37,7 +37,9 @@ from SemiSAMPlusLib.errors import (
     WeightsError,
 )
 from SemiSAMPlusLib.run.folder import JobFolder, RunFolder
+from SemiSAMPlusLib.specialist import specialist as specialist_module
 from SemiSAMPlusLib.specialist.methods import METHODS
+from SemiSAMPlusLib.specialist.scales import FURTHER_SCALES
 from SemiSAMPlusLib.specialist.specialist import Specialist
 from SemiSAMPlusLib.training.run import resume, train
 from SemiSAMPlusLib.training.trainer import Trainer
@@ -515,6 +517,24 @@ def test_a_network_that_has_learned_before_trains_for_less_and_gently(
     assert second.describe()["iterations"] == 2400
     resume(second.path)
     assert rates == [rate, 1e-3, 1e-3]
+
+
+def test_a_step_looks_once_and_what_a_user_is_shown_is_a_mean_of_looks(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[tuple[float, ...]] = []
+    average = specialist_module.average_over_scales
+
+    def noted(*args: Any, scales: tuple[float, ...], **others: Any) -> torch.Tensor:
+        looked.append(scales)
+        return average(*args, scales=scales, **others)
+
+    monkeypatch.setattr(specialist_module, "average_over_scales", noted)
+    of_steps: list[tuple[float, ...]] = []
+    _after(monkeypatch, 2, lambda _: of_steps.extend(looked))
+    train(cohort, tiny_config(iterations=2, layers=("phantom-02",)), tmp_path / "run")
+    assert set(of_steps) == {()}
+    assert set(looked[len(of_steps) :]) == {FURTHER_SCALES}
 
 
 # -- from another run
