@@ -301,6 +301,20 @@ def test_sets_are_answered_each_for_itself_in_one_batch(shipped: Synthetic, monk
     assert (found == (alone[0].nan_to_num(0.0) > 0.5)).float().mean() > 0.999
 
 
+@pytest.mark.parametrize(("logit", "taken"), [(0.9, False), (1.1, True)])
+def test_what_the_network_hardly_takes_for_the_structure_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, logit: float, taken: bool
+) -> None:
+    cautious = Synthetic(network=SyntheticNetwork())
+
+    def answer(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((len(x), *(2 * n for n in x.shape[2:])), logit), torch.zeros(len(x))
+
+    monkeypatch.setattr(cautious.network, "forward", answer)
+    answers = cautious.answer(cautious.embed(_volume()), [_click()], GRID)
+    assert (answers.nan_to_num(0.0) > 0.5).any() == taken
+
+
 def test_a_bad_mask_is_repaired(shipped: Synthetic) -> None:
     wrong = ball(GRID.shape, 6.0, np.add(CENTRE, (2.0, -3.0, 2.0)))
     mask = np.where(wrong, 4.0, -4.0).astype(np.float32)
