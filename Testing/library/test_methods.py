@@ -167,7 +167,7 @@ def test_the_ramp_and_a_weight_of_ones_own() -> None:
     for name in UNLABELED:
         losses = _method(name, consistency=0.0).step_losses(_batch()).losses
         (own,) = [loss for key, loss in losses.items() if key not in ("supervised", "mixed")]
-        assert float(own) == 0
+        assert own.item() == 0
 
 
 # -- mean teacher and UA-MT
