@@ -22,6 +22,7 @@ from ..cohort.patches import CaseCache, Patch, PreparedCase
 from ..cohort.volume import Grid, Volume, read_volume, resample, training_grid
 from ..generalist.embeddings import EmbeddingStore, content_key
 from ..generalist.generalist import Generalist, PromptSet, SelfJudging
+from ..specialist.inference import where_structures_can_be
 from ..specialist.pieces import keep_largest_pieces
 from ..specialist.specialist import Specialist
 from .confidence import mean_and_variance, voxel_confidence
@@ -31,8 +32,8 @@ from .trust import SETS, EarnedTrust, View, agreement, choose_typical, earn_trus
 
 #: Memory in bytes for the embeddings of the views on which trust is measured.
 _VIEW_BYTES = 128 << 20
-#: Generalists are asked about the box in which structures have more than this, with half its size, or so many voxels, around.
-_POSSIBLE, _MARGIN = 0.1, 8
+#: Generalists are asked about the box in which structures can be, with half its size, or so many voxels, around.
+_MARGIN = 8
 #: The largest piece is what is meant where it has this share of what the specialist takes for a structure that is one piece;
 #: else nobody can say which is, and an answer about the wrong one would confirm it.
 _CLEAR = 0.8
@@ -225,7 +226,7 @@ class Collaboration:
         Returns:
             What they say.
         """
-        place = _where_structures_can_be(probabilities)
+        place = _box_to_ask_about(probabilities)
         belief = probabilities[(slice(None), *place)].float()
         region = case.grid.cropped([part.start for part in place], belief.shape[1:])
         seed = (self.settings.seed, 14)
@@ -385,9 +386,9 @@ def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:
     return specialist.probabilities(cut(patch.source.image, patch.start, patch.image.shape[1:]))
 
 
-def _where_structures_can_be(probabilities: torch.Tensor) -> Box:
-    """Return the box of all voxels where structures have more than ``_POSSIBLE``, with a margin; all where there are none."""
-    possible = probabilities[0] < 1 - _POSSIBLE
+def _box_to_ask_about(probabilities: torch.Tensor) -> Box:
+    """Return the box of all voxels where structures can be, with a margin; all where there are none."""
+    possible = where_structures_can_be(probabilities)
     ends = extent(possible)
     if ends is None:
         z, y, x = possible.shape

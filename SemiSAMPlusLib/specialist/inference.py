@@ -17,7 +17,7 @@ from .windows import Start, plan_windows
 
 #: A structure can be where a window gives all of them together any more than this. To be the likeliest class, a structure
 #: needs 0.5 of all together; at the corners of windows networks give a few per cent to nothing at all.
-SEEN = 0.1
+_SEEN = 0.1
 #: So many voxels around what no window has covered are looked at too, before it is left at the squeezed look.
 _MARGIN = 4
 #: Windows that go through the network together: so many, but no more voxels than this, so that memory stays small.
@@ -171,9 +171,14 @@ def _rows(count: int, size: int = 16) -> Iterator[slice]:
 
 
 def _shows_structures(logits: torch.Tensor) -> torch.Tensor:
-    """Return where (batch, z, y, x) all structures together have more than ``SEEN``, of logits (batch, classes, ...)."""
+    """Return where (batch, z, y, x) all structures together have more than ``_SEEN``, of logits (batch, classes, ...)."""
     structures = logits[:, 1] if logits.shape[1] == 2 else logits[:, 1:].logsumexp(dim=1)
-    return structures - logits[:, 0] > log(SEEN / (1 - SEEN))
+    return structures - logits[:, 0] > log(_SEEN / (1 - _SEEN))
+
+
+def where_structures_can_be(probabilities: torch.Tensor) -> torch.Tensor:
+    """Return where (z, y, x) all structures together have more than 10 %, of probabilities (classes with background, z, y, x)."""
+    return probabilities[0] < 1 - _SEEN
 
 
 def predictive_entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from ..cohort.boxes import bounding_box
-from .inference import SEEN
+from .inference import where_structures_can_be
 
 #: The sizes, beside its own, in which a case is shown. Where structures end a network is of several minds, and which of them
 #: it says depends on the size; rotated, shifted, brighter or noisier looks told nothing more (docs/results.md).
@@ -33,7 +33,7 @@ def average_over_scales(
         (classes with background, z, y, x), as the first look gave them.
     """
     said = look(image)
-    box = bounding_box(said[0] < 1 - SEEN, [n // 2 for n in patch]) if scales else None
+    box = bounding_box(where_structures_can_be(said), [n // 2 for n in patch]) if scales else None
     if box is None:
         return said
     part, mean = image[(slice(None), *box)].float(), said[(slice(None), *box)]
