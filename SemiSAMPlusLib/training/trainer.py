@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -28,7 +28,6 @@ from ..specialist.methods import find_method
 from ..specialist.methods.base import Batch, MethodSettings, StepLosses
 from ..specialist.networks import build_specialist
 from ..specialist.pretrained.weights import begin_pretrained
-from ..specialist.scales import FURTHER_SCALES
 from ..specialist.specialist import Specialist
 from .checkpoint import load_checkpoint, save_checkpoint
 from .layers import write_layers
@@ -330,7 +329,7 @@ class Trainer:
         self.load_state(state)
         return sum(times[1:]) / 3  # The first warms caches up.
 
-    def specialist(self, *, further_scales: tuple[float, ...] = FURTHER_SCALES) -> Specialist:
+    def specialist(self) -> Specialist:
         """Return the specialist as it is now: the averaged network."""
         settled = self.settled
         return Specialist(
@@ -342,12 +341,11 @@ class Trainer:
             settled.precision,
             {"iteration": self.iteration}
             | ({} if self.collaboration is None else {COLLABORATION: describe_collaboration(self.collaboration)}),
-            further_scales,
         )
 
     def _teacher(self) -> Specialist:
         """Return the specialist as it teaches: it looks at a patch once, for a step must be short."""
-        return self.specialist(further_scales=())
+        return replace(self.specialist(), further_scales=())
 
     def start_from(self, specialist: Specialist) -> None:
         """Begin with the weights of a trained specialist."""
