@@ -1,10 +1,9 @@
 """Measure prediction: seconds, peak memory and Dice of a volume, beside MONAI's sliding_window_inference on the same network.
 
 Ours is the specialist alone, one look is ours without the looks in further sizes, and refined is ours with a random walker
-that is trusted by 0.4. Plain is overlap 0.5 with
-Gaussian weights over the whole volume, all class probabilities brought to the native grid at once, and the largest piece
-kept. The left atrium is predicted in one process, the ways in turn; the large volume, made by code, by each way in a
-process of its own, for its peak::
+that is trusted by 0.4. Plain is overlap 0.5 with Gaussian weights over the whole volume, all class probabilities brought to
+the native grid at once, and the largest piece kept. The left atrium is predicted in one process, the ways in turn; the large
+volume, made by code, by each way in a process of its own, for its peak::
 
     python Testing/benchmarks/bench_infer.py                                # about 2 minutes
     python Testing/benchmarks/bench_infer.py --run RUN --cases 41 60       # with Dice, of a trained specialist

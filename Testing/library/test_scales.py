@@ -28,7 +28,7 @@ def looking(
     return look, shown
 
 
-def ball(shape: tuple[int, int, int], radius: float) -> torch.Tensor:
+def soft_ball(shape: tuple[int, int, int], radius: float) -> torch.Tensor:
     """Return an image (1, z, y, x) that falls from 1 in its middle to 0, in a few voxels around a radius."""
     z, y, x = (torch.arange(n) - (n - 1) / 2 for n in shape)
     distance = (z[:, None, None] ** 2 + y[:, None] ** 2 + x**2).sqrt()
@@ -36,7 +36,7 @@ def ball(shape: tuple[int, int, int], radius: float) -> torch.Tensor:
 
 
 def test_what_does_not_depend_on_the_size_stays() -> None:
-    image = ball((32, 40, 36), 10)
+    image = soft_ball((32, 40, 36), 10)
     look, shown = looking(lambda image: image)
     said = average_over_scales(look, image, scales=FURTHER_SCALES, patch=PATCH)
     assert len(shown) == 3
@@ -73,13 +73,13 @@ def test_one_look_is_enough_where_nothing_is_seen_or_no_more_are_wanted(grey: fl
 
 def test_half_precision_is_kept() -> None:
     look, _ = looking(lambda image: image)
-    said = average_over_scales(lambda image: look(image).half(), ball((16, 16, 16), 5), scales=(0.9,), patch=PATCH)
+    said = average_over_scales(lambda image: look(image).half(), soft_ball((16, 16, 16), 5), scales=(0.9,), patch=PATCH)
     assert said.dtype == torch.float16
 
 
 def test_a_specialist_says_the_mean() -> None:
     once = specialist_of(Pointwise(), plan=plan(patch=(16, 16, 16)))
-    image = ball((16, 16, 16), 5)
+    image = soft_ball((16, 16, 16), 5)
     looks = [once.probabilities(image)]
     for size in (14, 18):
         scaled = torch.nn.functional.interpolate(image[None], (size,) * 3, mode="trilinear")[0]

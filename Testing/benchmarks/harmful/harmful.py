@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from zlib import crc32
 
 import numpy as np
 import SimpleITK as sitk
@@ -103,14 +104,12 @@ class Aside(_Harmful):
 def _seed(prompts: PromptSet) -> int:
     """Return a number that differs from prompt set to prompt set, and is the same for the same."""
     told = prompts.points if prompts.mask is None else prompts.mask
-    return int.from_bytes(np.ascontiguousarray(told).tobytes()[-4096:], "little") % 2**63
+    return crc32(np.ascontiguousarray(told).tobytes())
 
 
 def _mask(prompts: PromptSet, region: Grid) -> np.ndarray:
     """Return the mask that is shown, (z, y, x) boolean on the region; nothing where none is."""
     if prompts.mask is None or prompts.mask_grid is None:
         return np.zeros(region.shape, dtype=bool)
-    if prompts.mask_grid == region:
-        return prompts.mask > 0
     moved = resample(prompts.mask_grid.image(prompts.mask), region, outside=-1.0)
     return sitk.GetArrayFromImage(moved) > 0
