@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ Result = TypeVar("Result")
 
 #: How often, and how long in all (seconds), a rename is tried while a reader on Windows holds the old file.
 _RENAME_TRIES, _RENAME_PATIENCE = 40, 10.0
+#: How temporary files are named.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
 
 
 @contextmanager
@@ -41,6 +44,23 @@ def replacing(path: Path) -> Iterator[Path]:
         _retry(lambda: os.replace(temporary, path))
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_temporaries(folder: Path, *, older_than: float) -> None:
+    """Delete what killed processes left of :func:`replacing` anywhere in ``folder``.
+
+    Args:
+        folder: It need not exist.
+        older_than: Leave what was written to in the last so many seconds, for somebody may be at it.
+    """
+    for path in Path(folder).rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) is None:
+            continue
+        try:
+            if path.is_file() and time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
+        except OSError:  # Somebody else swept it, or holds it; the next job will see.
+            continue
 
 
 def write_text_atomically(path: Path, text: str) -> None:

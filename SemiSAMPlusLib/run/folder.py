@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import RunFolderError
 from .events import EventWriter, read_events
-from .files import read_text_patiently, replacing, write_text_atomically
+from .files import read_text_patiently, replacing, sweep_temporaries, write_text_atomically
 
 #: A job on another host is taken for dead when its heartbeat is older than this many seconds; on this host its process is asked.
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 5.0, 60.0
@@ -70,7 +70,7 @@ class JobFolder:
         return _beats(owner)
 
     def acquire(self, kind: str) -> EventWriter:
-        """Make this process the folder's owner, and return the writer of its events.
+        """Make this process the folder's owner, sweep out what a killed owner left half written, and return the writer of its events.
 
         Args:
             kind: What the job does: ``train``, ``predict``, ...
@@ -104,6 +104,7 @@ class JobFolder:
         finally:
             claim.unlink(missing_ok=True)
         self.stop_file.unlink(missing_ok=True)
+        sweep_temporaries(self.path, older_than=DEAD_AFTER_SECONDS)
         return EventWriter(self.events_file)
 
     def release(self) -> None:

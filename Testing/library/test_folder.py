@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -265,6 +266,24 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     write_text_atomically(path, "new é\n")
     assert path.read_bytes() == "new é\n".encode()
     assert [one.name for one in tmp_path.iterdir()] == ["volume.nii.gz"]
+
+
+def test_a_new_owner_sweeps_out_what_a_killed_one_left_half_written(job: JobFolder) -> None:
+    with contextlib.ExitStack() as killed:
+        old, young = (
+            killed.enter_context(replacing(job.path / "checkpoints" / name)) for name in ("last.pt", "best.pt")
+        )
+        others = [job.path / "checkpoints" / "last.pt", job.path / ".DS_Store", job.path / ".claims.json"]
+        for path in (old, *others):
+            path.write_text("half", encoding="utf-8")
+            os.utime(path, (time.time() - 3600,) * 2)
+        job.acquire("train").close()
+        job.release()
+
+        assert not old.exists()
+        assert young.exists()
+        assert all(path.exists() for path in others)
+        old.touch()  # The writer that was killed is alive here, and wants to end well.
 
 
 def test_a_file_may_be_read_by_whom_new_files_may_be_read_by(tmp_path: Path) -> None:
