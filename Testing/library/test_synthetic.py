@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from SemiSAMPlusLib.errors import ConfigError, WeightsError
 from SemiSAMPlusLib.generalist.generalist import Generalist, PromptSet
 from SemiSAMPlusLib.generalist.registry import create_generalist
 from SemiSAMPlusLib.generalist.synthetic import generalist as adapter
-from SemiSAMPlusLib.generalist.synthetic import pretrain
+from SemiSAMPlusLib.generalist.synthetic import network, pretrain
 from SemiSAMPlusLib.generalist.synthetic.encoding import CHANNELS, EncodedPrompts, encode, normalized, spread
 from SemiSAMPlusLib.generalist.synthetic.generalist import WEIGHTS, Synthetic
 from SemiSAMPlusLib.generalist.synthetic.network import SyntheticNetwork
@@ -202,6 +203,17 @@ def test_the_job_stops_resumes_and_exports(tmp_path: Path, monkeypatch: pytest.M
     assert any(event["event"] == "metrics" and "corrections_3" in event["measured"] for event in events)
     pretrain.export(run, tmp_path / "weights.safetensors")
     assert Synthetic(tmp_path / "weights.safetensors").network.step == 16
+
+
+@pytest.mark.parametrize(("size", "is_thin"), [(32, True), (48, False), (64, False)])
+def test_gradients_of_small_regions_are_computed_in_arithmetic_that_is_right_for_them(
+    monkeypatch: pytest.MonkeyPatch, size: int, is_thin: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(network, "fast_precision", lambda _, *, thin: asked.append(thin) or "float32")
+    trainer = Pretrainer(replace(SMALL, size=size, small_share=0.0))
+    assert trainer.dtype == torch.float32
+    assert asked == [is_thin]
 
 
 def test_a_folder_is_begun_once_and_must_hold_a_training(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from .encoding import CHANNELS, FIRST_MASK, NEAR_NEGATIVE, NEAR_POSITIVE, spread
 #: Channels of the levels, at 1/2, 1/4, 1/8 and 1/16 of the resolution.
 WIDTHS = (24, 48, 96, 128)
 
+#: How deep the kernels are.
+_KERNEL = 3
 #: The logit with which a mask that is sure is believed at first.
 _MASK_LOGIT = 3.0
 
@@ -93,8 +95,13 @@ class SyntheticNetwork(nn.Module):
         return self.quality(features)[:, 0] + torch.logit(own, eps=1e-3)[:, 0]
 
 
-def fast_dtype(device: torch.device, *, training: bool = False) -> torch.dtype:
-    """Return the arithmetic that the device's hardware is fast in; bfloat16 and float16 are never emulated."""
-    # Of a small region the last level has but two slices.
-    dtype: torch.dtype = getattr(torch, fast_precision(device, thin=training))
+def fast_dtype(device: torch.device, *, trained_on: int | None = None) -> torch.dtype:
+    """Return the arithmetic that the device's hardware is fast in; bfloat16 and float16 are never emulated.
+
+    Args:
+        device: Where the network computes.
+        trained_on: Voxels along each side of the regions that it learns from; None where it only answers.
+    """
+    slices = None if trained_on is None else trained_on // 2 ** len(WIDTHS)
+    dtype: torch.dtype = getattr(torch, fast_precision(device, thin=slices is not None and slices < _KERNEL))
     return dtype

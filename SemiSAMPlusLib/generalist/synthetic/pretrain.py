@@ -88,7 +88,6 @@ class Pretrainer(pretraining.Learner):
 
     def __init__(self, config: PretrainConfig, device: str | torch.device = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
-        self.dtype = fast_dtype(self.device, training=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = SyntheticNetwork()
@@ -112,10 +111,10 @@ class Pretrainer(pretraining.Learner):
         else:
             samples, prompts, answers = self._batch
             prompts = next_prompts(samples, prompts, answers, random)
-        x = encode(samples.images, samples.known, prompts).to(self.device)
+        x, dtype = encode(samples.images, samples.known, prompts).to(self.device), self.dtype
         targets, known = samples.targets.to(self.device).float(), samples.known.to(self.device).float()
         self.network.train()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             logits, quality = self.network(x)
         losses = losses_of(logits.float(), quality.float(), targets, known)
         self._learn(
@@ -128,6 +127,11 @@ class Pretrainer(pretraining.Learner):
         self._batch = (samples, prompts, answers) if position + 1 < config.rounds else None
         values = {name: float(value.detach()) for name, value in losses.items()}
         return {**values, "dice": float(dice_of(answers > 0.5, samples.targets).mean())}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The arithmetic of the network at this iteration."""
+        return fast_dtype(self.device, trained_on=self.size)
 
     @property
     def size(self) -> int:
@@ -151,7 +155,7 @@ class Pretrainer(pretraining.Learner):
 
     def validate(self) -> dict[str, float]:
         """Return the mean Dice on the hold-out, at the first prompts and after each correction."""
-        network = self.averaged()
+        network, dtype = self.averaged(), fast_dtype(self.device)
         random = torch.Generator().manual_seed(_HOLD_OUT_SEED)
         samples = draw_samples(_HOLD_OUT_VOLUMES, 1, self.config.size, random)
         prompts = first_prompts(samples, random)
@@ -159,7 +163,7 @@ class Pretrainer(pretraining.Learner):
         for number in range(_HOLD_OUT_ROUNDS + 1):
             with (
                 torch.inference_mode(),
-                torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+                torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32),
             ):
                 logits, quality = network(encode(samples.images, samples.known, prompts).to(self.device))
             answers = logits.float().sigmoid().cpu()
