@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import exp
 from pathlib import Path
@@ -28,6 +28,7 @@ from ..specialist.specialist import Specialist
 from .confidence import mean_and_variance, voxel_confidence
 from .prompts import PromptSettings, make_prompts
 from .regularization import TaughtPatch, combine, compete
+from .sizes import shifted, shifts_to_size
 from .trust import SETS, EarnedTrust, View, agreement, choose_typical, earn_trust, make_views
 
 #: Memory in bytes for the embeddings of the views on which trust is measured.
@@ -50,6 +51,7 @@ class CollaborationSettings:
         start: Share of the training before which λ_sam is 0.
         strength: λ_sam from there on.
         decay: How fast it falls.
+        resizes: Whether answers are made as large as the specialist's predictions, in the median of a few unlabelled cases.
         every: Generalists are asked at each so-many-th iteration.
         trust: Trust in each generalist, or None to measure it.
         trust_every: Iterations between measurements of trust.
@@ -62,6 +64,7 @@ class CollaborationSettings:
     start: float = 0.0
     strength: float = 1.0
     decay: float = 0.0
+    resizes: bool = False
     every: int = 1
     trust: float | None = None
     trust_every: int = 100
@@ -115,6 +118,8 @@ class Collaboration:
         self.trust = dict.fromkeys(self.generalists, settings.trust or 0.0)
         #: How that depends on the patch or scan; where nothing was measured, it does not.
         self.earned: EarnedTrust | None = None
+        #: By how much each generalist's log-odds of each structure are shifted, so that its answers are of the size that is meant.
+        self.shifts: dict[str, list[float]] = {}
         self._stores = {
             name: EmbeddingStore(embeddings, generalist, getattr(generalist, "weights_sha256", ""))
             for name, generalist in self.generalists.items()
@@ -187,15 +192,36 @@ class Collaboration:
         ask = {name: partial(self._answer_view, name, specialist) for name in self.generalists}
         number = -(-iteration // settings.trust_every) % SETS  # The last measurement may come before its time is up.
         before = [] if self.earned is None else [one for one in self.earned.lessons if one.number != number]
+        opinions = self._ask_about_typical(cache, cohort, specialist)
+        if settings.resizes:
+            opinions = self._resize(opinions, len(specialist.classes))
         self.earned = earn_trust(make_views(specialist, labeled, settings.seed, number), ask, before)
-        by_name = {case.name: case for case in cohort.unlabeled}
-        shares = []
-        for name in choose_typical(list(by_name), settings.seed):
-            case = cache.get(by_name[name], with_label=False)
-            opinions = self.ask_about(case, specialist.probabilities(case.image), specialist)
-            shares.append(self._shares(opinions.answers, opinions.belief))
+        shares = [self._shares(one.answers, one.belief) for one in opinions]
         self.trust = {name: float(np.mean([one.get(name, 0.0) for one in shares])) for name in self.generalists}
         return {"trust": {name: round(value, 4) for name, value in self.trust.items()}}
+
+    def _ask_about_typical(self, cache: CaseCache, cohort: Cohort, specialist: Specialist) -> list[Opinions]:
+        by_name = {case.name: case for case in cohort.unlabeled}
+        cases = [
+            cache.get(by_name[name], with_label=False) for name in choose_typical(list(by_name), self.settings.seed)
+        ]
+        return [self.ask_about(case, specialist.probabilities(case.image), specialist) for case in cases]
+
+    def _resize(self, opinions: Sequence[Opinions], classes: int) -> list[Opinions]:
+        """Let answers be of the specialist's size on these cases in the median, from now on, and return these as they are then."""
+        resized = [replace(one, answers=dict(one.answers)) for one in opinions]
+        for name in self.generalists:
+            heard = [one for one in resized if name in one.answers]
+            before = self._shifts(name, classes)
+            self.shifts[name] = shifts_to_size([(one.answers[name].mean, one.belief) for one in heard], before)
+            more = [now - then for now, then in zip(self.shifts[name], before, strict=True)]
+            for one in heard:
+                answer = one.answers[name]
+                one.answers[name] = replace(answer, mean=shifted(answer.mean, more))
+        return resized
+
+    def _shifts(self, name: str, classes: int) -> list[float]:
+        return self.shifts.get(name, [0.0] * classes)
 
     def _shares(self, answers: Mapping[str, Answer], belief: torch.Tensor) -> dict[str, float]:
         """Return how far to take each answer's corrections of what the specialist says of a patch or a scan."""
@@ -347,7 +373,8 @@ class Collaboration:
         for index, sets in enumerate(prompts):
             if not sets:
                 confidence = confidence * (1 - belief[index + 1].float())
-        return Answer(compete(mean).nan_to_num(nan=0.0), confidence)
+        sized = shifted(compete(mean), self._shifts(name, len(prompts)))
+        return Answer(sized.nan_to_num(nan=0.0), confidence)
 
     # -- embedding ahead --------------------------------------------------------------------------------------------
 
@@ -372,13 +399,15 @@ class Collaboration:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs: the trusts; prompts and embeddings are made again the same."""
-        return {"trust": dict(self.trust), "earned": None if self.earned is None else self.earned.to_dict()}
+        earned = None if self.earned is None else self.earned.to_dict()
+        return {"trust": dict(self.trust), "earned": earned, "shifts": dict(self.shifts)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
         self.trust = {name: float(state["trust"].get(name, 0.0)) for name in self.generalists}
         earned = state.get("earned")  # Neither has one whose trust is given, nor a run of before.
         self.earned = None if earned is None else EarnedTrust.from_dict(earned)
+        self.shifts = {name: list(values) for name, values in state.get("shifts", {}).items()}
 
 
 def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:

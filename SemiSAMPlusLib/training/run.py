@@ -237,6 +237,7 @@ def _trainer(
                 start=taught_from,
                 strength=config.collaboration,
                 decay=config.collaboration_decay,
+                resizes=config.collaboration_sizes == "specialist",
                 every=config.collaboration_every,
                 trust=config.trust,
                 # Also a short training hears its generalists.

@@ -40,6 +40,7 @@ from SemiSAMPlusLib.collaboration.confidence import mean_and_variance, voxel_con
 from SemiSAMPlusLib.collaboration.prompts import PromptSettings, make_prompts
 from SemiSAMPlusLib.collaboration.refinement import refiner
 from SemiSAMPlusLib.collaboration.regularization import TaughtPatch, combine, compete
+from SemiSAMPlusLib.collaboration.sizes import shifted, shifts_to_size
 from SemiSAMPlusLib.collaboration.trust import Ask, EarnedTrust, Lesson, View, agreement, earn_trust, make_views
 from SemiSAMPlusLib.generalist.generalist import PromptSet
 from SemiSAMPlusLib.run.folder import RunFolder
@@ -529,8 +530,10 @@ def test_trust_is_kept_in_the_state() -> None:
     assert second.trust == {"a": 0.25, "b": 0.5}
     assert second.earned is None
     first.earned = _earned([({"a": 0.5, "b": 0.9}, {"a": 0.4, "b": 0.3})])
+    first.shifts = {"a": [-0.5], "b": [0.25]}
     second.load_state(json.loads(json.dumps(first.state())))
     assert second.earned == first.earned
+    assert second.shifts == first.shifts
 
 
 # -- trust
@@ -789,6 +792,88 @@ def test_a_scan_on_which_answers_differ_is_corrected_more(tmp_path: Path) -> Non
     assert shares == [pytest.approx(0.12, abs=0.03), pytest.approx(0.4, abs=0.02)]
 
 
+# -- sizes
+
+
+def _soft(radius: float, width: float = 1.0) -> torch.Tensor:
+    """Return probabilities (2, *SHAPE) of a ball whose edge is blurred; 1/2 at the radius."""
+    distance = torch.from_numpy(np.linalg.norm(np.indices(SHAPE).T - np.array((12, 11, 13)), axis=-1).T)
+    inside = torch.sigmoid((radius - distance) / width).float()
+    return torch.stack([1 - inside, inside])
+
+
+def _size(probabilities: torch.Tensor) -> int:
+    return int((probabilities[1] > 0.5).sum())
+
+
+def test_answers_are_as_large_as_predictions_in_the_median() -> None:
+    answers = [_soft(6.5), _soft(7.5), _soft(6.2)]
+    beliefs = [_soft(6), _soft(6), _soft(6)]
+    shifts = shifts_to_size(list(zip(answers, beliefs, strict=True)), [0.0])
+    assert shifts == [pytest.approx(-0.5, abs=0.1)]
+    sizes = [_size(shifted(answer, shifts)) for answer in answers]
+    assert sizes[0] == pytest.approx(_size(beliefs[0]), rel=0.06)  # Whole shells of voxels lie as far out.
+    assert sizes[2] < sizes[0] < sizes[1]  # Scan by scan they differ as before.
+    again = shifts_to_size([(shifted(a, shifts), b) for a, b in zip(answers, beliefs, strict=True)], shifts)
+    assert again == pytest.approx(shifts, abs=1e-3)
+
+
+def test_no_answer_is_shifted_by_more_than_twice_or_half_would_be() -> None:
+    for _ in range(3):
+        shifts = shifts_to_size([(_soft(8), _soft(6))], [-0.9])
+        assert shifts == [-1.0]
+
+
+@pytest.mark.parametrize("answer", [_soft(3), 1 - _soft(6), torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE)])])
+def test_who_did_not_answer_tells_nothing_of_sizes(answer: torch.Tensor) -> None:
+    assert shifts_to_size([(answer, _soft(6))], [0.25]) == [0.25]
+    assert shifts_to_size([(answer, _soft(6)), (_soft(6.5), _soft(6))], [0.0]) == [pytest.approx(-0.5, abs=0.1)]
+    assert shifts_to_size([], [0.25]) == [0.25]
+
+
+def test_structures_are_sized_each_for_itself() -> None:
+    large, right = _soft(6.5)[1].clone(), _soft(6)[1].clone()
+    large[:, :, 13:], right[:, :, :13] = 0, 0
+    wanted = _soft(6)[1]
+    belief = torch.stack([1 - wanted, wanted * (large > 0), wanted * (right > 0)])
+    answer = torch.stack([1 - large - right, large, right])
+    assert shifts_to_size([(answer, belief)], [0.0, 0.0]) == [pytest.approx(-0.5, abs=0.1), pytest.approx(0, abs=0.1)]
+
+
+def test_shifted_probabilities_are_probabilities_and_no_opinion_stays_none() -> None:
+    given = _soft(6)
+    given[:, 0, 0, 0] = torch.nan
+    result = shifted(given, [-0.7])
+    torch.testing.assert_close(result.sum(dim=0), given.sum(dim=0), equal_nan=True)
+    torch.testing.assert_close(
+        torch.logit(result[1]), torch.logit(given[1]) - 0.7, equal_nan=True, atol=1e-3, rtol=1e-3
+    )
+    assert shifted(given, [0.0]) is given
+
+
+def test_a_training_learns_that_a_generalist_takes_too_much_and_asks_it_for_less(tmp_path: Path) -> None:
+    specialist = specialist_of(Blurry(), plan=plan())
+
+    def say(volume: Volume, prompts: PromptSet, region: Grid) -> np.ndarray:
+        """Say a little more than the mask that is shown."""
+        assert prompts.mask is not None
+        return 1 / (1 + np.exp(-(prompts.mask.clip(-3, 3) + 0.6)))
+
+    case = _case(tmp_path, MASK)
+    collaboration = _collaboration(FakeGeneralist(say), trust=None)
+    probabilities = specialist.probabilities(case.image)
+    plain = collaboration.ask_about(case, probabilities, specialist)
+    resized = collaboration._resize([plain], 1)
+    shift = collaboration.shifts["fake"]
+    assert -1 <= shift[0] < -0.2
+    # What is asked from now on is what these have become.
+    torch.testing.assert_close(
+        collaboration.ask_about(case, probabilities, specialist).answers["fake"].mean, resized[0].answers["fake"].mean
+    )
+    before, after = plain.answers["fake"].mean, resized[0].answers["fake"].mean
+    assert _size(before) > _size(after) == pytest.approx(_size(plain.belief), rel=0.05)
+
+
 # -- refining a prediction
 
 
@@ -937,6 +1022,20 @@ def test_with_trust_it_is_another_run(cohort: Cohort, tmp_path: Path, monkeypatc
     trusted = _train(cohort, tmp_path / "trusted", monkeypatch, fake, trust=1.0, **settings)
     assert fake.asked > 0
     assert weights_of(trusted.path) != weights_of(without.path)
+
+
+@pytest.mark.parametrize("sizes", ["own", "specialist"])
+def test_a_run_keeps_how_answers_were_made_as_large_as_predictions(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: str
+) -> None:
+    resized = []
+    monkeypatch.setattr(
+        "SemiSAMPlusLib.collaboration.collaboration.shifts_to_size", lambda answers, before: resized.append(1) or [-0.5]
+    )
+    run = _train(cohort, tmp_path / "run", monkeypatch, FakeGeneralist(noise), iterations=4, collaboration_sizes=sizes)
+    kept = torch.load(run.checkpoints / "last.pt", weights_only=True)["collaboration"]["shifts"]
+    assert kept == ({"fake": [-0.5]} if sizes == "specialist" else {})
+    assert bool(resized) == (sizes == "specialist")
 
 
 @pytest.mark.parametrize(
