@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -194,18 +194,18 @@ class Collaboration:
         before = [] if self.earned is None else [one for one in self.earned.lessons if one.number != number]
         opinions = self._ask_about_typical(cache, cohort, specialist)
         if settings.resizes:
-            opinions = self._resize(opinions, len(specialist.classes))
+            opinions = iter(self._resize(list(opinions), len(specialist.classes)))
         self.earned = earn_trust(make_views(specialist, labeled, settings.seed, number), ask, before)
         shares = [self._shares(one.answers, one.belief) for one in opinions]
         self.trust = {name: float(np.mean([one.get(name, 0.0) for one in shares])) for name in self.generalists}
         return {"trust": {name: round(value, 4) for name, value in self.trust.items()}}
 
-    def _ask_about_typical(self, cache: CaseCache, cohort: Cohort, specialist: Specialist) -> list[Opinions]:
+    def _ask_about_typical(self, cache: CaseCache, cohort: Cohort, specialist: Specialist) -> Iterator[Opinions]:
+        """Ask about a few unlabelled cases, one by one, for what is said of a large case takes much memory."""
         by_name = {case.name: case for case in cohort.unlabeled}
-        cases = [
-            cache.get(by_name[name], with_label=False) for name in choose_typical(list(by_name), self.settings.seed)
-        ]
-        return [self.ask_about(case, specialist.probabilities(case.image), specialist) for case in cases]
+        for name in choose_typical(list(by_name), self.settings.seed):
+            case = cache.get(by_name[name], with_label=False)
+            yield self.ask_about(case, specialist.probabilities(case.image), specialist)
 
     def _resize(self, opinions: Sequence[Opinions], classes: int) -> list[Opinions]:
         """Let answers be of the specialist's size on these cases in the median, from now on, and return these as they are then."""

@@ -30,13 +30,10 @@ def shifts_to_size(answers: Sequence[tuple[torch.Tensor, torch.Tensor]], before:
     Returns:
         For each structure the shift in all, between -1 and 1; as before where no case tells.
     """
+    understood = [(answer, belief.max(dim=0).indices) for answer, belief in answers if is_an_answer(answer, belief)]
     shifts = []
     for index, then in enumerate(before, start=1):
-        each = [
-            _shift(answer[index], int((belief.max(dim=0).indices == index).sum()))
-            for answer, belief in answers
-            if is_an_answer(answer, belief)
-        ]
+        each = [_shift(answer[index], int((seen == index).sum())) for answer, seen in understood]
         told = [shift for shift in each if shift is not None]
         shifts.append(float(np.clip(then + np.median(told), -_MOST, _MOST)) if told else then)
     return shifts
