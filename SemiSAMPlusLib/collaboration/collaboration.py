@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import exp
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..specialist.specialist import Specialist
 from .confidence import mean_and_variance, voxel_confidence
 from .prompts import PromptSettings, make_prompts
 from .regularization import TaughtPatch, combine, compete
-from .sizes import shifted, shifts_to_size
+from .sizes import further_shifted, shift_to_size, shifted
 from .trust import SETS, EarnedTrust, View, agreement, choose_typical, earn_trust, make_views
 
 #: Memory in bytes for the embeddings of the views on which trust is measured.
@@ -192,42 +192,40 @@ class Collaboration:
         ask = {name: partial(self._answer_view, name, specialist) for name in self.generalists}
         number = -(-iteration // settings.trust_every) % SETS  # The last measurement may come before its time is up.
         before = [] if self.earned is None else [one for one in self.earned.lessons if one.number != number]
-        opinions = self._ask_about_typical(cache, cohort, specialist)
+        agreements, needed = self._compare_on_typical(cache, cohort, specialist)
         if settings.resizes:
-            opinions = iter(self._resize(list(opinions), len(specialist.classes)))
+            none = [0.0] * len(specialist.classes)
+            self.shifts = {name: further_shifted(self.shifts.get(name, none), each) for name, each in needed.items()}
         self.earned = earn_trust(make_views(specialist, labeled, settings.seed, number), ask, before)
-        shares = [self._shares(one.answers, one.belief) for one in opinions]
+        shares = [self._shares(one) for one in agreements]
         self.trust = {name: float(np.mean([one.get(name, 0.0) for one in shares])) for name in self.generalists}
         return {"trust": {name: round(value, 4) for name, value in self.trust.items()}}
 
-    def _ask_about_typical(self, cache: CaseCache, cohort: Cohort, specialist: Specialist) -> Iterator[Opinions]:
-        """Ask about a few unlabelled cases, one by one, for what is said of a large case takes much memory."""
+    def _compare_on_typical(
+        self, cache: CaseCache, cohort: Cohort, specialist: Specialist
+    ) -> tuple[list[dict[str, float]], dict[str, list[list[float | None]]]]:
+        """Compare answers with what the specialist says, on a few unlabelled cases, of which one is held at a time.
+
+        Returns:
+            For each case how far each generalist who answered agrees; and for each generalist, by case and structure, by how
+            much to shift log-odds.
+        """
+        agreements: list[dict[str, float]] = []
+        needed: dict[str, list[list[float | None]]] = {name: [] for name in self.generalists}
         by_name = {case.name: case for case in cohort.unlabeled}
-        for name in choose_typical(list(by_name), self.settings.seed):
-            case = cache.get(by_name[name], with_label=False)
-            yield self.ask_about(case, specialist.probabilities(case.image), specialist)
+        for typical in choose_typical(list(by_name), self.settings.seed):
+            case = cache.get(by_name[typical], with_label=False)
+            opinions = self.ask_about(case, specialist.probabilities(case.image), specialist)
+            agreements.append(_agreements(opinions.answers, opinions.belief))
+            for name, answer in opinions.answers.items():
+                needed[name].append(shift_to_size(answer.mean, opinions.belief))
+        return agreements, needed
 
-    def _resize(self, opinions: Sequence[Opinions], classes: int) -> list[Opinions]:
-        """Let answers be of the specialist's size on these cases in the median, from now on, and return these as they are then."""
-        resized = [replace(one, answers=dict(one.answers)) for one in opinions]
-        for name in self.generalists:
-            heard = [one for one in resized if name in one.answers]
-            before = self._shifts(name, classes)
-            self.shifts[name] = shifts_to_size([(one.answers[name].mean, one.belief) for one in heard], before)
-            more = [now - then for now, then in zip(self.shifts[name], before, strict=True)]
-            for one in heard:
-                answer = one.answers[name]
-                one.answers[name] = replace(answer, mean=shifted(answer.mean, more))
-        return resized
-
-    def _shifts(self, name: str, classes: int) -> list[float]:
-        return self.shifts.get(name, [0.0] * classes)
-
-    def _shares(self, answers: Mapping[str, Answer], belief: torch.Tensor) -> dict[str, float]:
+    def _shares(self, agreements: Mapping[str, float]) -> dict[str, float]:
         """Return how far to take each answer's corrections of what the specialist says of a patch or a scan."""
         if self.earned is None:
-            return {name: self.trust[name] for name in answers}
-        return self.earned.shares({name: agreement(answer.mean, belief) for name, answer in answers.items()})
+            return {name: self.trust[name] for name in agreements}
+        return self.earned.shares(agreements)
 
     def _answer_view(self, name: str, specialist: Specialist, view: View) -> tuple[torch.Tensor, torch.Tensor] | None:
         grid = view.case.grid
@@ -307,7 +305,7 @@ class Collaboration:
         heard = {name: answers[name] for name in self._trusted() if name in answers}
         if not heard:
             return None
-        shares = self._shares(heard, belief)
+        shares = self._shares(_agreements(heard, belief))
         return combine(
             [answer.mean for answer in heard.values()],
             [answer.confidence for answer in heard.values()],
@@ -373,7 +371,7 @@ class Collaboration:
         for index, sets in enumerate(prompts):
             if not sets:
                 confidence = confidence * (1 - belief[index + 1].float())
-        sized = shifted(compete(mean), self._shifts(name, len(prompts)))
+        sized = shifted(compete(mean), self.shifts.get(name, ()))
         return Answer(sized.nan_to_num(nan=0.0), confidence)
 
     # -- embedding ahead --------------------------------------------------------------------------------------------
@@ -413,6 +411,10 @@ class Collaboration:
 def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:
     """Return the specialist's class probabilities (classes with background, z, y, x) of a patch undeformed."""
     return specialist.probabilities(cut(patch.source.image, patch.start, patch.image.shape[1:]))
+
+
+def _agreements(answers: Mapping[str, Answer], belief: torch.Tensor) -> dict[str, float]:
+    return {name: agreement(answer.mean, belief) for name, answer in answers.items()}
 
 
 def _box_to_ask_about(probabilities: torch.Tensor) -> Box:

@@ -20,23 +20,34 @@ _MOST = 1.0
 _LEAST_PROBABILITY = 1e-4
 
 
-def shifts_to_size(answers: Sequence[tuple[torch.Tensor, torch.Tensor]], before: Sequence[float]) -> list[float]:
-    """Return by how much to shift the log-odds of each structure, so that answers are as large as predictions in the median.
+def shift_to_size(answer: torch.Tensor, belief: torch.Tensor) -> list[float | None]:
+    """Return by how much to shift the log-odds of each structure in an answer, so that it is as large as the specialist sees it.
 
     Args:
-        answers: For each case a generalist's probabilities and the specialist's, both (classes with background, z, y, x).
-        before: By how much each structure's were shifted already in these answers.
+        answer: (classes with background, z, y, x) a generalist's probabilities.
+        belief: Like them, the specialist's.
 
     Returns:
-        For each structure the shift in all, between -1 and 1; as before where no case tells.
+        For each structure the shift; None where one of both sees nothing of it, or the answer is none to what was asked.
     """
-    understood = [(answer, belief.max(dim=0).indices) for answer, belief in answers if is_an_answer(answer, belief)]
-    shifts = []
-    for index, then in enumerate(before, start=1):
-        each = [_shift(answer[index], int((seen == index).sum())) for answer, seen in understood]
-        told = [shift for shift in each if shift is not None]
-        shifts.append(float(np.clip(then + np.median(told), -_MOST, _MOST)) if told else then)
-    return shifts
+    if not is_an_answer(answer, belief):
+        return [None] * (len(answer) - 1)
+    seen = belief.max(dim=0).indices
+    return [_shift(answer[index], int((seen == index).sum())) for index in range(1, len(answer))]
+
+
+def further_shifted(shifts: Sequence[float], needed: Sequence[Sequence[float | None]]) -> list[float]:
+    """Return shifts with what answers still need in the median added; between -1 and 1, and as they were where no case tells.
+
+    Args:
+        shifts: For each structure, by how much the answers were shifted already.
+        needed: For each case what :func:`shift_to_size` returned.
+    """
+    further = []
+    for index, shift in enumerate(shifts):
+        told = [each for case in needed if (each := case[index]) is not None]
+        further.append(float(np.clip(shift + np.median(told), -_MOST, _MOST)) if told else shift)
+    return further
 
 
 def _shift(probability: torch.Tensor, size: int) -> float | None:
@@ -49,7 +60,7 @@ def _shift(probability: torch.Tensor, size: int) -> float | None:
 
 def shifted(probabilities: torch.Tensor, shifts: Sequence[float]) -> torch.Tensor:
     """Return probabilities (classes with background, z, y, x) with the structures' log-odds against background shifted."""
-    if not any(shifts):
+    if not any(shifts):  # Also where none are given.
         return probabilities
     factors = torch.tensor([0.0, *shifts], device=probabilities.device).exp().view(-1, 1, 1, 1)
     odds = probabilities * factors

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from torch import nn
 
 import SemiSAMPlusLib.training.run as run_module
 from SemiSAMPlusLib.cohort.augmentation import SpatialAugmentation, look_up, straight_coordinates
-from SemiSAMPlusLib.cohort.cohort import Cohort
+from SemiSAMPlusLib.cohort.cohort import Class, Cohort, Role
 from SemiSAMPlusLib.cohort.outputs import read_segmentation
 from SemiSAMPlusLib.cohort.patches import Patch, PreparedCase
 from SemiSAMPlusLib.cohort.volume import Grid, Volume
@@ -40,7 +41,7 @@ from SemiSAMPlusLib.collaboration.confidence import mean_and_variance, voxel_con
 from SemiSAMPlusLib.collaboration.prompts import PromptSettings, make_prompts
 from SemiSAMPlusLib.collaboration.refinement import refiner
 from SemiSAMPlusLib.collaboration.regularization import TaughtPatch, combine, compete
-from SemiSAMPlusLib.collaboration.sizes import shifted, shifts_to_size
+from SemiSAMPlusLib.collaboration.sizes import further_shifted, shift_to_size, shifted
 from SemiSAMPlusLib.collaboration.trust import Ask, EarnedTrust, Lesson, View, agreement, earn_trust, make_views
 from SemiSAMPlusLib.generalist.generalist import PromptSet
 from SemiSAMPlusLib.run.folder import RunFolder
@@ -802,6 +803,11 @@ def _soft(radius: float, width: float = 1.0) -> torch.Tensor:
     return torch.stack([1 - inside, inside])
 
 
+def _shifts(answers: list[torch.Tensor], beliefs: list[torch.Tensor], before: list[float]) -> list[float]:
+    """Return the shifts of answers to several cases that were shifted before."""
+    return further_shifted(before, [shift_to_size(a, b) for a, b in zip(answers, beliefs, strict=True)])
+
+
 def _size(probabilities: torch.Tensor) -> int:
     return int((probabilities[1] > 0.5).sum())
 
@@ -809,26 +815,27 @@ def _size(probabilities: torch.Tensor) -> int:
 def test_answers_are_as_large_as_predictions_in_the_median() -> None:
     answers = [_soft(6.5), _soft(7.5), _soft(6.2)]
     beliefs = [_soft(6), _soft(6), _soft(6)]
-    shifts = shifts_to_size(list(zip(answers, beliefs, strict=True)), [0.0])
+    shifts = _shifts(answers, beliefs, [0.0])
     assert shifts == [pytest.approx(-0.5, abs=0.1)]
     sizes = [_size(shifted(answer, shifts)) for answer in answers]
     assert sizes[0] == pytest.approx(_size(beliefs[0]), rel=0.06)  # Whole shells of voxels lie as far out.
     assert sizes[2] < sizes[0] < sizes[1]  # Scan by scan they differ as before.
-    again = shifts_to_size([(shifted(a, shifts), b) for a, b in zip(answers, beliefs, strict=True)], shifts)
+    again = _shifts([shifted(answer, shifts) for answer in answers], beliefs, shifts)
     assert again == pytest.approx(shifts, abs=1e-3)
 
 
 def test_no_answer_is_shifted_by_more_than_twice_or_half_would_be() -> None:
     for _ in range(3):
-        shifts = shifts_to_size([(_soft(8), _soft(6))], [-0.9])
+        shifts = _shifts([_soft(8)], [_soft(6)], [-0.9])
         assert shifts == [-1.0]
 
 
 @pytest.mark.parametrize("answer", [_soft(3), 1 - _soft(6), torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE)])])
 def test_who_did_not_answer_tells_nothing_of_sizes(answer: torch.Tensor) -> None:
-    assert shifts_to_size([(answer, _soft(6))], [0.25]) == [0.25]
-    assert shifts_to_size([(answer, _soft(6)), (_soft(6.5), _soft(6))], [0.0]) == [pytest.approx(-0.5, abs=0.1)]
-    assert shifts_to_size([], [0.25]) == [0.25]
+    assert shift_to_size(answer, _soft(6)) == [None]
+    assert _shifts([answer], [_soft(6)], [0.25]) == [0.25]
+    assert _shifts([answer, _soft(6.5)], [_soft(6), _soft(6)], [0.0]) == [pytest.approx(-0.5, abs=0.1)]
+    assert _shifts([], [], [0.25]) == [0.25]
 
 
 def test_structures_are_sized_each_for_itself() -> None:
@@ -837,7 +844,7 @@ def test_structures_are_sized_each_for_itself() -> None:
     wanted = _soft(6)[1]
     belief = torch.stack([1 - wanted, wanted * (large > 0), wanted * (right > 0)])
     answer = torch.stack([1 - large - right, large, right])
-    assert shifts_to_size([(answer, belief)], [0.0, 0.0]) == [pytest.approx(-0.5, abs=0.1), pytest.approx(0, abs=0.1)]
+    assert shift_to_size(answer, belief) == [pytest.approx(-0.5, abs=0.1), pytest.approx(0, abs=0.1)]
 
 
 def test_shifted_probabilities_are_probabilities_and_no_opinion_stays_none() -> None:
@@ -859,19 +866,28 @@ def test_a_training_learns_that_a_generalist_takes_too_much_and_asks_it_for_less
         assert prompts.mask is not None
         return 1 / (1 + np.exp(-(prompts.mask.clip(-3, 3) + 0.6)))
 
-    case = _case(tmp_path, MASK)
-    collaboration = _collaboration(FakeGeneralist(say), trust=None)
-    probabilities = specialist.probabilities(case.image)
-    plain = collaboration.ask_about(case, probabilities, specialist)
-    resized = collaboration._resize([plain], 1)
-    shift = collaboration.shifts["fake"]
-    assert -1 <= shift[0] < -0.2
-    # What is asked from now on is what these have become.
-    torch.testing.assert_close(
-        collaboration.ask_about(case, probabilities, specialist).answers["fake"].mean, resized[0].answers["fake"].mean
-    )
-    before, after = plain.answers["fake"].mean, resized[0].answers["fake"].mean
-    assert _size(before) > _size(after) == pytest.approx(_size(plain.belief), rel=0.05)
+    labeled, typical = _case(tmp_path, MASK, name="labeled"), _case(tmp_path, MASK, name="typical")
+    roles = replace(labeled.case, role=Role.LABELED), replace(typical.case, role=Role.UNLABELED)
+    cohort = Cohort(roles, (Class("ball", (1,)),))
+    cache: Any = SimpleNamespace(get=lambda case, with_label: labeled if case.name == "labeled" else typical)
+    probabilities = specialist.probabilities(typical.image)
+
+    def answer(collaboration: Collaboration) -> torch.Tensor:
+        return collaboration.ask_about(typical, probabilities, specialist).answers["fake"].mean
+
+    as_it_is = _collaboration(FakeGeneralist(say), trust=None, resizes=False)
+    as_large = _collaboration(FakeGeneralist(say), trust=None, resizes=True)
+    before = answer(as_large)
+    for collaboration in (as_it_is, as_large):
+        collaboration.measure_trust(cache, cohort, specialist, 10)
+    assert as_it_is.shifts == {}
+    torch.testing.assert_close(answer(as_it_is), before)
+    assert -1 <= as_large.shifts["fake"][0] < -0.2
+    place = as_large.ask_about(typical, probabilities, specialist).place
+    assert _size(before) > _size(answer(as_large)) == pytest.approx(_size(probabilities[:, *place]), rel=0.05)
+    kept = as_large.shifts["fake"][0]
+    as_large.measure_trust(cache, cohort, specialist, 20)
+    assert as_large.shifts["fake"][0] == pytest.approx(kept, abs=0.02)  # It is as large already.
 
 
 # -- refining a prediction
@@ -1028,14 +1044,14 @@ def test_with_trust_it_is_another_run(cohort: Cohort, tmp_path: Path, monkeypatc
 def test_a_run_keeps_how_answers_were_made_as_large_as_predictions(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: str
 ) -> None:
-    resized = []
+    before = []
     monkeypatch.setattr(
-        "SemiSAMPlusLib.collaboration.collaboration.shifts_to_size", lambda answers, before: resized.append(1) or [-0.5]
+        "SemiSAMPlusLib.collaboration.collaboration.further_shifted", lambda shifts, _: before.append(shifts) or [-0.5]
     )
     run = _train(cohort, tmp_path / "run", monkeypatch, FakeGeneralist(noise), iterations=4, collaboration_sizes=sizes)
     kept = torch.load(run.checkpoints / "last.pt", weights_only=True)["collaboration"]["shifts"]
     assert kept == ({"fake": [-0.5]} if sizes == "specialist" else {})
-    assert bool(resized) == (sizes == "specialist")
+    assert before == ([[0.0], *[[-0.5]] * (len(before) - 1)] if sizes == "specialist" else [])
 
 
 @pytest.mark.parametrize(
