@@ -19,6 +19,7 @@ from SemiSAMPlusLib.cohort.patches import PreparedCase
 from SemiSAMPlusLib.cohort.phantom import make_phantom_cohort
 from SemiSAMPlusLib.cohort.plan import Plan
 from SemiSAMPlusLib.cohort.volume import Grid, Volume
+from SemiSAMPlusLib.collaboration.trust import EarnedTrust, Lesson
 from SemiSAMPlusLib.generalist.generalist import PromptSet
 from SemiSAMPlusLib.run.config import TrainingConfig
 from SemiSAMPlusLib.specialist.specialist import Specialist
@@ -131,6 +132,12 @@ def prepared(
     )
 
 
+def bright_case(folder: Path, mask: np.ndarray, grid: Grid, *, name: str = "case") -> PreparedCase:
+    """Return a case whose structure has grey value 1 and the rest 0; its file is on the disk, as content is hashed."""
+    path = write_volume(folder / f"{name}.nrrd", mask.astype(np.float32), grid)
+    return prepared(mask.astype(np.float32), mask.astype(np.uint8), grid, name=name, images=(path,))
+
+
 class FakeGeneralist:
     """Answers with whatever a function says; counts how often it embeds and is asked.
 
@@ -172,3 +179,15 @@ def bring_entry_point(
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}:{attribute}\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
+
+
+def earned_by(
+    told: Sequence[tuple[dict[str, float], dict[str, float]]], gain: float = 0.1, views: int = 1000
+) -> EarnedTrust:
+    """Return trust after so many views of a kind, with these agreements, on which these shares of unlike corrections would have been right."""
+    lessons = tuple(
+        Lesson(0, list(agreements.values()), np.eye(len(best)).tolist(), list(best.values()), gain)
+        for agreements, best in told
+        for _ in range(views)
+    )
+    return EarnedTrust(tuple(told[0][0]), lessons)
