@@ -64,7 +64,7 @@ class CollaborationSettings:
     start: float = 0.0
     strength: float = 1.0
     decay: float = 0.0
-    resizes: bool = False
+    resizes: bool = True
     every: int = 1
     trust: float | None = None
     trust_every: int = 100

@@ -52,8 +52,8 @@ class TrainingConfig:
         collaboration_decay: How fast that weight falls, as exp(-decay (t/T)²); with 0 not at all.
         collaboration_loss: That term: Dice and cross entropy against the corrected pseudo-label, or the paper's squared error,
             which weighs little beside the loss on labels.
-        collaboration_sizes: How large structures are in answers: their own size, or as large as the specialist sees them, in the
-            median of a few unlabelled cases.
+        collaboration_sizes: How large structures are in answers: as large as the specialist sees them, in the median of a few
+            unlabelled cases, or their own size, as also where trust is given.
         collaboration_every: Generalists are asked at each so-many-th iteration.
         trust: Trust in every generalist, 0 to 1; measured on the labelled cases where not given.
         validate_every: Iterations between validations.
@@ -92,7 +92,7 @@ class TrainingConfig:
     collaboration_start: float | None = None
     collaboration_decay: float = 0.0
     collaboration_loss: Literal["squared-error", "pseudo-label"] = "pseudo-label"
-    collaboration_sizes: Literal["own", "specialist"] = "own"
+    collaboration_sizes: Literal["own", "specialist"] = "specialist"
     collaboration_every: int = 1
     trust: float | None = None
     validate_every: int = 200
