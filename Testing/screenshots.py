@@ -107,22 +107,29 @@ def load_hippocampi(scene: Any) -> list[Any]:
     return volumes
 
 
-def middle_of(prediction: Path, orientation: str) -> tuple[float, ...]:
-    """Return where (R, A, S in mm) the slice that shows most of a prediction has the middle of what it shows."""
+def place_to_show(layers: Path, orientation: str) -> tuple[float, ...]:
+    """Return the middle (R, A, S in mm) of what a slice shows of a prediction: the one with most positive points of those that show much."""
     import numpy as np
     import SimpleITK as sitk
 
-    image = sitk.ReadImage(str(prediction))
+    image = sitk.ReadImage(str(layers / "prediction.seg.nrrd"))
     found = sitk.GetArrayViewFromImage(image) > 0
     axis = {"Axial": 0, "Coronal": 1, "Sagittal": 2}[orientation]
-    number = int(found.sum(axis=tuple({0, 1, 2} - {axis})).argmax())
+    seen = found.sum(axis=tuple({0, 1, 2} - {axis}))
+    marked = np.zeros(len(seen))
+    for markup in json.loads((layers / "prompts.mrk.json").read_text(encoding="utf-8"))["markups"]:
+        if markup["name"] == "positive":
+            for point in markup["controlPoints"]:
+                index = image.TransformPhysicalPointToContinuousIndex(point["position"])
+                marked[round(index[2 - axis])] += 1
+    number = max(np.flatnonzero(seen >= 0.8 * seen.max()), key=lambda slice_: (marked[slice_], seen[slice_]))
     middle = np.insert(np.argwhere(np.take(found, number, axis)).mean(axis=0), axis, number)
     left, back, up = image.TransformContinuousIndexToPhysicalPoint(middle[::-1].tolist())
     return -left, -back, up
 
 
 def picture_of_layers(path: Path, run: Any, volume: Any, *, orientation: str = "Axial") -> None:
-    """Draw three times the slice that shows most: prediction and prompts; the generalist's answer; uncertainty."""
+    """Draw a slice three times: prediction and prompts; the generalist's answer; uncertainty."""
     import numpy as np
     from host.views import SliceView
     from matplotlib.image import imsave
@@ -132,7 +139,7 @@ def picture_of_layers(path: Path, run: Any, volume: Any, *, orientation: str = "
     layers.load()
     layers.hide()
     layers.show_volume()
-    place = middle_of(run.folder.layers(volume.GetName()) / "prediction.seg.nrrd", orientation)
+    place = place_to_show(run.folder.layers(volume.GetName()), orientation)
     generalists = [kind for kind in layers.kinds() if kind.startswith("generalist:")]
     shown: Sequence[Sequence[str]] = (("prediction", "prompts"), generalists, ("uncertainty", "uncertain-segment"))
     layers.set_threshold(0.5)
@@ -150,7 +157,7 @@ def picture_of_layers(path: Path, run: Any, volume: Any, *, orientation: str = "
     drawn = np.max(pictures, axis=(0, 3)) > 0  # Beside the volume a view is black.
     rows = np.flatnonzero(drawn.any(axis=1))
     widths = [np.flatnonzero((picture > 0).any(axis=(0, 2))) for picture in pictures]
-    pictures = [picture[rows[0] : rows[-1] + 1, w[0] : w[-1] + 1] for picture, w in zip(pictures, widths, strict=True)]
+    pictures = [picture[rows[0] : rows[-1] + 1, w[0] : w[-1] + 9] for picture, w in zip(pictures, widths, strict=True)]
     gap = np.full((len(pictures[0]), 6, 3), 255, np.uint8)
     imsave(path, np.hstack([pictures[0], gap, pictures[1], gap, pictures[2]]))
     view.close()
