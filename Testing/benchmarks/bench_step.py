@@ -40,6 +40,8 @@ ROWS = {
 RELEASED = "SAM-Med3D in the released scheme"
 #: Supervised steps before anything is measured, so that there is something to ask about.
 _LEARN = 60
+#: Length of the trainings of which steps are measured: the default's.
+_ITERATIONS = 2400
 _STAGES = ("draw", "ask", "batch", "forward", "backward", "update")
 
 
@@ -143,9 +145,15 @@ def _trainer(task: dict[str, Any], method: str, generalist: str) -> Any:
         generalists[generalist] = RandomWalker(device=device)
     elif generalist:
         generalists[generalist] = SamMed3D(folder / "sam.safetensors", device=device)
-    config = TrainingConfig(method=method, generalists=tuple(generalists), trust=0.5, threads=task["threads"] or None)
+    config = TrainingConfig(
+        method=method,
+        generalists=tuple(generalists),
+        iterations=_ITERATIONS,
+        trust=0.5,
+        threads=task["threads"] or None,
+    )
     plan = plan_training(cohort, config, on_gpu=device.type != "cpu")
-    settled = Settled(cohort, config, plan, device, usable_precision(device, "auto"), config.iterations)
+    settled = Settled(cohort, config, plan, device, usable_precision(device, "auto"), _ITERATIONS)
     run = RunFolder(folder / "run" / f"{method}-{generalist}")
     run.path.mkdir(parents=True, exist_ok=True)
     trainer = make_trainer(settled, run, EventWriter(run.events_file), generalists)
@@ -183,7 +191,7 @@ def _learn(task: dict[str, Any]) -> dict[str, Any]:
 
 def _warm_up(trainer: Any) -> None:
     """Go to where every method asks and learns from all; draw and embed every case before a clock starts."""
-    trainer.iteration = trainer.settled.iterations * 3 // 10
+    trainer.iteration = trainer.settled.iterations * 6 // 10
     for _ in range(-(-len(trainer.settled.cohort.unlabeled) // trainer.settled.config.batch) + 1):
         trainer.step()
 
