@@ -216,9 +216,10 @@ class Collaboration:
         for typical in choose_typical(list(by_name), self.settings.seed):
             case = cache.get(by_name[typical], with_label=False)
             opinions = self.ask_about(case, specialist.probabilities(case.image), specialist)
-            agreements.append(_agreements(opinions.answers, opinions.belief))
+            agreed = _agreements(opinions.answers, opinions.belief)
+            agreements.append(agreed)
             for name, answer in opinions.answers.items():
-                needed[name].append(shift_to_size(answer.mean, opinions.belief))
+                needed[name].append(shift_to_size(answer.mean, opinions.belief, agreed[name]))
         return agreements, needed
 
     def _shares(self, agreements: Mapping[str, float]) -> dict[str, float]:

@@ -20,17 +20,18 @@ _MOST = 1.0
 _LEAST_PROBABILITY = 1e-4
 
 
-def shift_to_size(answer: torch.Tensor, belief: torch.Tensor) -> list[float | None]:
+def shift_to_size(answer: torch.Tensor, belief: torch.Tensor, agreed: float) -> list[float | None]:
     """Return by how much to shift the log-odds of each structure in an answer, so that it is as large as the specialist sees it.
 
     Args:
         answer: (classes with background, z, y, x) a generalist's probabilities.
         belief: Like them, the specialist's.
+        agreed: Their agreement (:func:`~SemiSAMPlusLib.collaboration.trust.agreement`).
 
     Returns:
         For each structure the shift; None where one of both sees nothing of it, or the answer is none to what was asked.
     """
-    if not is_an_answer(answer, belief):
+    if not is_an_answer(agreed):
         return [None] * (len(answer) - 1)
     seen = belief.max(dim=0).indices
     return [_shift(answer[index], int((seen == index).sum())) for index in range(1, len(answer))]

@@ -141,9 +141,9 @@ def agreement(answer: torch.Tensor, belief: torch.Tensor) -> float:
     return 1.0 if dice is None else dice
 
 
-def is_an_answer(answer: torch.Tensor, belief: torch.Tensor) -> bool:
+def is_an_answer(agreed: float) -> bool:
     """Return whether an answer agrees so far with the specialist that it is one to the prompts that were made of it."""
-    return agreement(answer, belief) >= _LEAST_AGREEMENT
+    return agreed >= _LEAST_AGREEMENT
 
 
 def choose_typical(names: Sequence[str], seed: int) -> list[str]:

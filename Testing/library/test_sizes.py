@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from SemiSAMPlusLib.collaboration.sizes import further_shifted, shift_to_size, shifted
+from SemiSAMPlusLib.collaboration.trust import agreement
 
 SHAPE = (24, 24, 24)
 
@@ -18,9 +19,13 @@ def _soft(radius: float, width: float = 1.0) -> torch.Tensor:
     return torch.stack([1 - inside, inside])
 
 
+def _needed(answer: torch.Tensor, belief: torch.Tensor) -> list[float | None]:
+    return shift_to_size(answer, belief, agreement(answer, belief))
+
+
 def _shifts(answers: list[torch.Tensor], beliefs: list[torch.Tensor], before: list[float]) -> list[float]:
     """Return the shifts of answers to several cases that were shifted before."""
-    return further_shifted(before, [shift_to_size(a, b) for a, b in zip(answers, beliefs, strict=True)])
+    return further_shifted(before, [_needed(a, b) for a, b in zip(answers, beliefs, strict=True)])
 
 
 def _size(probabilities: torch.Tensor) -> int:
@@ -47,7 +52,7 @@ def test_no_answer_is_shifted_by_more_than_twice_or_half_would_be() -> None:
 
 @pytest.mark.parametrize("answer", [_soft(3), 1 - _soft(6), torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE)])])
 def test_who_did_not_answer_tells_nothing_of_sizes(answer: torch.Tensor) -> None:
-    assert shift_to_size(answer, _soft(6)) == [None]
+    assert _needed(answer, _soft(6)) == [None]
     assert _shifts([answer], [_soft(6)], [0.25]) == [0.25]
     assert _shifts([answer, _soft(6.5)], [_soft(6), _soft(6)], [0.0]) == [pytest.approx(-0.5, abs=0.1)]
     assert _shifts([], [], [0.25]) == [0.25]
@@ -59,7 +64,7 @@ def test_structures_are_sized_each_for_itself() -> None:
     wanted = _soft(6)[1]
     belief = torch.stack([1 - wanted, wanted * (large > 0), wanted * (right > 0)])
     answer = torch.stack([1 - large - right, large, right])
-    assert shift_to_size(answer, belief) == [pytest.approx(-0.5, abs=0.1), pytest.approx(0, abs=0.1)]
+    assert _needed(answer, belief) == [pytest.approx(-0.5, abs=0.1), pytest.approx(0, abs=0.1)]
 
 
 def test_shifted_probabilities_are_probabilities_and_no_opinion_stays_none() -> None:
