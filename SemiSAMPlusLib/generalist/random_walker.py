@@ -70,9 +70,11 @@ class RandomWalker:
     def embed(self, volume: Volume) -> WalkerGround:
         """Average the volume down and scale its grey values to unit spread."""
         factor = max(1, min(round((np.prod(volume.grid.shape) / _VOXELS) ** (1 / 3)), *volume.grid.shape))
-        shape = np.asarray(volume.grid.shape) // factor
+        shape = -(-np.asarray(volume.grid.shape) // factor)
         array = np.moveaxis(np.asarray(volume.array, dtype=np.float32), 0, -1)
-        array = array[tuple(slice(n * factor) for n in shape)]
+        # The last blocks are filled up with the voxels that end the volume, so that none of these is left out.
+        missing = [(0, n * factor - have) for n, have in zip(shape, array.shape, strict=False)]
+        array = np.pad(array, [*missing, (0, 0)], mode="edge")
         image = block_reduce(array, (factor, factor, factor, 1), np.mean)
         image = (image - image.mean(axis=(0, 1, 2))) / np.maximum(image.std(axis=(0, 1, 2)), 1e-6)
         origin = volume.grid.to_physical(np.full((1, 3), (factor - 1) / 2))[0]

@@ -202,6 +202,20 @@ def test_the_same_question_gives_the_same_answer() -> None:
         np.testing.assert_array_equal(_answer(prompts), first)
 
 
+@pytest.mark.parametrize("shape", [(7, 200, 200), (51, 77, 75), (1, 300, 300)])
+def test_each_voxel_of_a_volume_is_answered_whose_sides_blocks_do_not_divide(shape: tuple[int, int, int]) -> None:
+    grid = Grid(shape, (1.0, 1.2, 0.8), (5.0, -3.0, 2.0), TURNED)
+    truth = np.zeros(shape, dtype=bool)
+    truth[:, shape[1] // 2 :, shape[2] // 2 :] = True  # It goes on to the volume's end.
+    deep = np.array([[shape[0] // 2, shape[1] - 3, shape[2] - 3]])
+    far = np.array([[shape[0] // 2, 2, 2]])
+    points = grid.to_physical(np.concatenate([deep, far]).astype(float))
+    mask = np.where(truth, 3.0, -3.0).astype(np.float32)
+    answer = _answer(PromptSet(points, np.array([1, 0]), mask, grid), _volume(grid, truth), grid)
+    assert np.isfinite(answer).all()
+    assert _dice(answer, truth) > 0.95
+
+
 @pytest.mark.parametrize("shape", [(1, 220, 220), (2, 300, 300), (300, 3, 300)])
 def test_a_thin_slab_is_walked_too(shape: tuple[int, int, int]) -> None:
     grid = Grid(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
