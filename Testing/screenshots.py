@@ -157,7 +157,11 @@ def picture_of_layers(path: Path, run: Any, volume: Any, *, orientation: str = "
     drawn = np.max(pictures, axis=(0, 3)) > 0  # Beside the volume a view is black.
     rows = np.flatnonzero(drawn.any(axis=1))
     widths = [np.flatnonzero((picture > 0).any(axis=(0, 2))) for picture in pictures]
-    pictures = [picture[rows[0] : rows[-1] + 1, w[0] : w[-1] + 9] for picture, w in zip(pictures, widths, strict=True)]
+    margins = (0, 0, 8)  # Right of the last stands the legend.
+    pictures = [
+        picture[rows[0] : rows[-1] + 1, w[0] : w[-1] + 1 + margin]
+        for picture, w, margin in zip(pictures, widths, margins, strict=True)
+    ]
     gap = np.full((len(pictures[0]), 6, 3), 255, np.uint8)
     imsave(path, np.hstack([pictures[0], gap, pictures[1], gap, pictures[2]]))
     view.close()

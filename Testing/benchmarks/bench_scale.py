@@ -98,7 +98,8 @@ def _train_alone(
     )
     steps = [(when, event["iteration"]) for when, event in told if event["event"] == "progress"]
     started = steps[0][0]
-    (first, one), (last, count) = next(step for step in steps if step[1] >= settled), steps[-1]
+    # A line of progress comes each second: from the last one before steps are settled on, so that there are steps between the two.
+    (first, one), (last, count) = [step for step in steps if step[1] <= settled][-1], steps[-1]
     return {
         "start_s": started - begun,
         "iteration_s": (last - first) / max(1, count - one),
