@@ -9,6 +9,7 @@ scan it may be larger or smaller, as the edges have it (ours).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log
 
 import numpy as np
 import torch
@@ -55,8 +56,10 @@ def _shift(probability: torch.Tensor, size: int) -> float | None:
     """Return the shift of log-odds with which so many voxels have more than 1/2; None where one of both sees nothing."""
     if size == 0 or not bool((probability > 0.5).any()):
         return None
-    least = torch.topk(probability.flatten(), min(size, probability.numel())).values[-1]
-    return -float(torch.logit(least.double(), eps=_LEAST_PROBABILITY))
+    least = float(torch.topk(probability.flatten(), min(size, probability.numel())).values[-1])
+    # In plain Python: not every GPU has numbers of double precision.
+    least = min(max(least, _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
+    return log((1 - least) / least)
 
 
 def shifted(probabilities: torch.Tensor, shifts: Sequence[float]) -> torch.Tensor:
