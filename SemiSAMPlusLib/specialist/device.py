@@ -104,7 +104,7 @@ def _cpu_text() -> str:
 
 
 def usable_precision(device: torch.device, wanted: str, *, thin: bool = False) -> str:
-    """Return the arithmetic to compute in: ``auto`` takes bfloat16 where hardware has it, and it is never emulated.
+    """Return the arithmetic to compute in: ``auto`` takes bfloat16 where hardware has it; no arithmetic is emulated.
 
     Args:
         device: Where networks run.
@@ -112,4 +112,5 @@ def usable_precision(device: torch.device, wanted: str, *, thin: bool = False) -
         thin: See :func:`~SemiSAMPlusLib.run.hardware.fast_precision`.
     """
     fast = fast_precision(device, thin=thin)
-    return fast if wanted == "auto" or (wanted == "bfloat16" and fast != "bfloat16") else wanted
+    emulated = (wanted == "bfloat16" and fast != "bfloat16") or (wanted == "float16" and device.type == "cpu")
+    return fast if wanted == "auto" or emulated else wanted

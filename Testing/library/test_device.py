@@ -58,7 +58,8 @@ def test_a_cpu_computes_in_bfloat16_by_either_instruction_set_and_never_emulates
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     fast = "bfloat16" if amx or avx512 else "float32"
     cpu = torch.device("cpu")
-    assert [usable_precision(cpu, wanted) for wanted in ("auto", "bfloat16", "float32")] == [fast, fast, "float32"]
+    wanted = ("auto", "bfloat16", "float16", "float32")  # What a specialist was trained in on a GPU, too.
+    assert [usable_precision(cpu, one) for one in wanted] == [fast, fast, fast, "float32"]
     assert usable_precision(cpu, "auto", thin=True) == ("bfloat16" if amx else "float32")
 
 
@@ -72,6 +73,7 @@ def test_a_torch_that_knows_neither_instruction_set_computes_in_float32(monkeypa
 def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch: pytest.MonkeyPatch, hardware: bool, fast: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: hardware)
     assert usable_precision(torch.device("cuda"), "auto") == fast
+    assert usable_precision(torch.device("cuda"), "float16") == "float16"
 
 
 @pytest.mark.parametrize(
