@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
 
@@ -100,6 +100,18 @@ def plan_training(cohort: Cohort, config: TrainingConfig, *, on_gpu: bool, step:
     )
 
 
+def without_several_pieces(plan: Plan, cohort: Cohort) -> Plan:
+    """Return a plan that takes no structure for one piece which a labelled case of a further cohort shows in several.
+
+    Args:
+        plan: Made from another cohort with the same classes.
+        cohort: A cohort without faults.
+    """
+    seen = _seen_in_one_piece(cohort, plan.spacing)
+    kept = (None if now is None else before for before, now in zip(plan.centroids, seen, strict=True))
+    return replace(plan, centroids=tuple(kept))
+
+
 def _header(case: Case) -> tuple[np.ndarray, float]:
     """Return a scan's extent (z, y, x) in mm in the training orientation, and its finest voxel size in mm."""
     native = read_grid(case.images[0])
@@ -157,6 +169,12 @@ def _structure_values(case: Case, channel: int, cohort: Cohort) -> np.ndarray:
 
 def _centroids(cohort: Cohort, spacing: float) -> tuple[Centroid | None, ...]:
     """Return the mean centroid of each class that is one piece in every labelled case that shows it, at the working spacing."""
+    found = _seen_in_one_piece(cohort, spacing)
+    return tuple(triple(np.mean(places, axis=0), float) if places else None for places in found)
+
+
+def _seen_in_one_piece(cohort: Cohort, spacing: float) -> list[list[np.ndarray] | None]:
+    """Return for each class the centroids (3,) in the labelled cases that show it; None where one shows it in several pieces."""
     centroids: list[list[np.ndarray] | None] = [[] for _ in cohort.classes]
     for case in cohort.labeled:
         assert case.label is not None
@@ -174,4 +192,4 @@ def _centroids(cohort: Cohort, spacing: float) -> tuple[Centroid | None, ...]:
                 centroids[index] = None
             else:
                 found.append((centroid(array == 1) + 0.5) / array.shape)
-    return tuple(triple(np.mean(found, axis=0), float) if found else None for found in centroids)
+    return centroids

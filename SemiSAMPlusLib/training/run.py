@@ -17,7 +17,7 @@ import torch
 from .. import __version__
 from ..cohort.checks import input_hashes, require_sound
 from ..cohort.cohort import Cohort
-from ..cohort.plan import Plan, plan_training
+from ..cohort.plan import Plan, plan_training, without_several_pieces
 from ..collaboration.collaboration import Collaboration, CollaborationSettings
 from ..collaboration.prompts import PromptSettings
 from ..errors import ConfigError, RunFolderError, SemiSAMPlusError
@@ -253,7 +253,7 @@ def _trainer(
 
 
 def _plan(cohort: Cohort, config: TrainingConfig, start: Specialist | None, *, on_gpu: bool) -> Plan:
-    """Plan from the cohort, or keep the plan of the specialist that is the start."""
+    """Plan from the cohort, or keep the plan of the specialist that is the start, as far as the new labels allow it."""
     if start is None:
         return plan_training(cohort, config, on_gpu=on_gpu, step=patch_step(config.specialist))
     mine, theirs = [c.name for c in cohort.classes], [c.name for c in start.classes]
@@ -277,7 +277,7 @@ def _plan(cohort: Cohort, config: TrainingConfig, start: Specialist | None, *, o
         if wanted not in (None, "auto", kept):
             msg = f"The setting '{name}' is {wanted}, and the specialist to start from works with {kept}."
             raise ConfigError(msg, f"Leave --{name} out, or leave --from out.")
-    return start.plan
+    return without_several_pieces(start.plan, cohort)
 
 
 def _require_unlabeled(cohort: Cohort, config: TrainingConfig) -> None:

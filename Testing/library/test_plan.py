@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from tiny import ball, write_volume
 
 from SemiSAMPlusLib.cohort.cohort import Case, Class, Cohort, Role
-from SemiSAMPlusLib.cohort.plan import PATCH_STEP, Plan, plan_training
+from SemiSAMPlusLib.cohort.plan import PATCH_STEP, Plan, plan_training, without_several_pieces
 from SemiSAMPlusLib.cohort.volume import Grid
 from SemiSAMPlusLib.errors import ConfigError
 from SemiSAMPlusLib.run.config import TrainingConfig
@@ -180,6 +180,23 @@ def test_where_a_structure_lies_is_the_mean_of_labelled_cases_that_show_it(tmp_p
     assert plan.centroids[0] == pytest.approx((0.5, 0.5, 0.6))
     assert plan.centroids[1] is None
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_a_kept_plan_takes_nothing_for_one_piece_that_a_new_label_shows_in_several(tmp_path: Path) -> None:
+    shape, classes = (20, 20, 20), (Class("one", (1,)), Class("two", (2,)), Class("not shown again", (3,)))
+    before, corrected = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    before[2:6, 8:12, 8:12], before[6:8, 6:8, 6:8], before[14:16, 6:8, 6:8] = 1, 2, 3
+    corrected[14:18, 8:12, 12:16], corrected[6:8, 6:8, 6:8], corrected[12:14, 6:8, 6:8] = 1, 2, 2
+    first, second = (
+        _write(tmp_path / name, shape, (1.0, 1.0, 1.0), label=label, classes=classes, unlabeled=0)
+        for name, label in (("before", before), ("corrected", corrected))
+    )
+    plan = plan_training(first, CONFIG, on_gpu=False)
+    assert plan.one_piece == (True, True, True)
+    kept = without_several_pieces(plan, second)
+    assert kept.one_piece == (True, False, True)
+    assert replace(kept, centroids=plan.centroids) == plan
+    assert kept.centroids[0] == plan.centroids[0]
 
 
 def test_where_a_structure_lies_does_not_depend_on_how_the_file_is_turned(tmp_path: Path) -> None:
