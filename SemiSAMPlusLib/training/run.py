@@ -80,6 +80,7 @@ def train(
         raise RunFolderError(msg, "Go on with it by `semisamplus resume`, or give --run a new folder.")
     require_sound(cohort)
     _require_unlabeled(cohort, config)
+    config = replace(config, generalists=tuple(_with_absolute_file(spec) for spec in config.generalists))
     find_method(config.method)
     _set_threads(config.threads)
     device, device_text = choose_device(config.device)
@@ -278,6 +279,12 @@ def _plan(cohort: Cohort, config: TrainingConfig, start: Specialist | None, *, o
             msg = f"The setting '{name}' is {wanted}, and the specialist to start from works with {kept}."
             raise ConfigError(msg, f"Leave --{name} out, or leave --from out.")
     return without_several_pieces(start.plan, cohort)
+
+
+def _with_absolute_file(spec: str) -> str:
+    """Return a generalist's name with the file that it may name as an absolute path, so that it is found from anywhere."""
+    name, separator, file = (part.strip() for part in spec.partition("="))
+    return f"{name}={Path(file).expanduser().absolute()}" if file else f"{name}{separator}"
 
 
 def _require_unlabeled(cohort: Cohort, config: TrainingConfig) -> None:
