@@ -117,17 +117,18 @@ def train(
     return _train(run, lambda observer: train_it(loaded, config, run, start_from=start_from, observer=observer))
 
 
-def resume(run: Positional[Annotated[Path, arg(metavar="RUN")]], /) -> int:
+def resume(run: Positional[Annotated[Path, arg(metavar="RUN")]], /, *, device: str | None = None) -> int:
     """Go on with a run that was stopped or killed, from its last checkpoint.
 
     Args:
         run: The run's folder.
+        device: Where to go on, if not on the device where it began.
     """
     RunFolder(run).describe()
     _announce("Checking the cohort and getting ready …")
     from .training.run import resume as resume_it
 
-    return _train(run, lambda observer: resume_it(run, observer=observer))
+    return _train(run, lambda observer: resume_it(run, device=device, observer=observer))
 
 
 def stop(run: Positional[Annotated[Path, arg(metavar="RUN")]], /) -> None:

@@ -136,7 +136,7 @@ class RunFolder(JobFolder):
 
     @property
     def checkpoints(self) -> Path:
-        """last.pt and best.pt."""
+        """last.pt, all that a resumed run needs; and best/, the specialist that did best on held-out cases."""
         return self.path / "checkpoints"
 
     @property

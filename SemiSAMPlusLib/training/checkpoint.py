@@ -30,4 +30,4 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise RunFolderError(msg, "The run had not come so far; start it again with `semisamplus train`.") from error
     except Exception as error:  # torch raises many kinds for a damaged file.
         msg = f"{path}: the checkpoint cannot be read ({type(error).__name__})."
-        raise RunFolderError(msg, "Remove the file and start the run again with `semisamplus train`.") from error
+        raise RunFolderError(msg, "Remove the file: `semisamplus resume` then begins the run anew.") from error

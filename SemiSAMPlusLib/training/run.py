@@ -118,13 +118,14 @@ def train(
     return folder
 
 
-def resume(run_folder: Path, *, observer: Observer | None = None) -> RunFolder:
+def resume(run_folder: Path, *, device: str | None = None, observer: Observer | None = None) -> RunFolder:
     """Go on with a run that was stopped or killed, from its last checkpoint; nothing is needed but the folder.
 
     On a CPU it ends with the same weights as a run that was never interrupted.
 
     Args:
         run_folder: The run's folder.
+        device: Where to go on, if not where it began; ``auto`` or a name.
         observer: Called with each event as it is written.
 
     Raises:
@@ -144,12 +145,12 @@ def resume(run_folder: Path, *, observer: Observer | None = None) -> RunFolder:
     require_sound(cohort)
     _require_unchanged(cohort, description["inputs"])
     _set_threads(description["threads"])
-    device, device_text = choose_device(description["device"])
+    place, device_text = choose_device(device or description["device"])
     plan = Plan.from_dict(description["plan"])
-    precision = _precision(cohort, config, plan, device, description["precision"])
+    precision = _precision(cohort, config, plan, place, description["precision"])
     trains_on = description["started_from"] is not None
-    settled = Settled(cohort, config, plan, device, precision, description["iterations"], trains_on)
-    generalists = {spec: create_generalist(spec, device) for spec in config.generalists}
+    settled = Settled(cohort, config, plan, place, precision, description["iterations"], trains_on)
+    generalists = {spec: create_generalist(spec, place) for spec in config.generalists}
     _require_same_weights(generalists, description)
     with _working(folder, settled, observer) as events:
         trainer = _trainer(settled, folder, events, generalists)
