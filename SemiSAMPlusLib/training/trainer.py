@@ -316,7 +316,10 @@ class Trainer:
         raise DivergenceError(msg, f"Train anew with a smaller --learning-rate (it was {self.learning_rate:g}){exact}.")
 
     def seconds_per_iteration(self) -> float:
-        """Measure how long a step late in the training takes, and leave everything as it was."""
+        """Measure how long a step late in the training takes, and leave everything as it was.
+
+        Nobody is asked in it whom a specialist that has learned nothing cannot trust yet; asking comes on top.
+        """
         state = self.state()
         state = {key: _copied(value) for key, value in state.items()}
         self.iteration = max(0, self.settled.iterations - 4)
@@ -354,19 +357,29 @@ class Trainer:
         self.method.teacher.load_state_dict(state)
 
     def export(self) -> Specialist:
-        """Write specialist/: the best on held-out cases, or the last where none were held out."""
+        """Write specialist/: the best on held-out cases, or the last where none were held out.
+
+        Trust in generalists is measured beside the one that is written, since predictions are refined by it.
+        """
         best = self.folder.checkpoints / "best"
         if self.settled.cohort.validation and (best / "model.json").exists():
             specialist = Specialist.load(best, self.settled.device)
+            if self.collaboration is not None:
+                self._measure_trust(specialist, force=True)
+                self.collaboration.close()
+                about = {COLLABORATION: describe_collaboration(self.collaboration)}
+                specialist = replace(specialist, about=specialist.about | about)
         else:
             specialist = self.specialist()
         specialist.save(self.folder.specialist)
         return specialist
 
-    def _measure_trust(self, *, force: bool = False, tell: bool = True) -> None:
+    def _measure_trust(self, specialist: Specialist | None = None, *, force: bool = False, tell: bool = True) -> None:
+        """Measure trust beside a specialist; the one that is being trained, as it is used at this time, where none is given."""
         if self.collaboration is None:
             return
-        specialist = self.specialist() if self.iteration == self.settled.iterations else self._teacher()
+        if specialist is None:
+            specialist = self.specialist() if self.iteration == self.settled.iterations else self._teacher()
         measured = self.collaboration.measure_trust(
             self.cache, self.settled.cohort, specialist, self.iteration, force=force
         )

@@ -26,6 +26,7 @@ import SemiSAMPlusLib.training.trainer as trainer_module
 from SemiSAMPlusLib.cohort.cohort import Class, Cohort, Role
 from SemiSAMPlusLib.cohort.outputs import read_prompts, read_segmentation, read_uncertainty
 from SemiSAMPlusLib.cohort.volume import Grid, read_image
+from SemiSAMPlusLib.collaboration.collaboration import Collaboration
 from SemiSAMPlusLib.collaboration.trust import EarnedTrust, Lesson
 from SemiSAMPlusLib.errors import (
     CohortError,
@@ -256,12 +257,42 @@ def test_a_run_that_broke_after_its_last_step_is_finished(
     assert run.report.exists()
 
 
-def test_a_damaged_checkpoint_is_said_by_name(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _after(monkeypatch, 2, lambda trainer: trainer.folder.ask_to_stop())
-    run = train(cohort, tiny_config(iterations=4), tmp_path / "run")
+def test_a_damaged_checkpoint_is_said_by_name_and_without_it_the_run_begins_anew(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
+        run = train(cohort, tiny_config(iterations=4), tmp_path / "run")
     (run.checkpoints / "last.pt").write_bytes(b"PK\x03\x04 no longer a checkpoint")
-    with pytest.raises(RunFolderError, match=r"last\.pt"):
+    with pytest.raises(RunFolderError, match=r"last\.pt") as error:
         resume(run.path)
+    assert "Remove the file: `semisamplus resume`" in error.value.remedy
+    (run.checkpoints / "last.pt").unlink()
+    resume(run.path)
+    assert weights_of(run.path) == weights_of(train(cohort, tiny_config(iterations=4), tmp_path / "whole").path)
+
+
+def test_a_run_whose_device_is_gone_goes_on_where_it_is_told(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
+        run = train(cohort, tiny_config(iterations=3), tmp_path / "run")
+    run.write_description({**run.describe(), "device": "cuda:93"})
+    with pytest.raises(DeviceError, match="cuda:93"):
+        resume(run.path)
+    resume(run.path, device="cpu")
+    assert _events(run, "started")[-1]["device"] == "cpu"
+    assert _events(run, "finished")[-1]["reason"] == "done"
+
+
+def test_a_file_of_weights_is_found_again_from_any_folder(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "create_generalist", lambda spec, device: FakeGeneralist(noise))
+    monkeypatch.chdir(tmp_path)
+    run = train(cohort, tiny_config(iterations=1, generalists=("fake = own/w.pth", "other")), tmp_path / "run")
+    assert run.describe()["config"]["generalists"] == [f"fake={tmp_path / 'own' / 'w.pth'}", "other"]
 
 
 def test_what_another_version_made_is_refused(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -609,6 +640,30 @@ def test_the_best_on_held_out_cases_is_kept(validated: Cohort, tmp_path: Path, m
     _scripted(monkeypatch, 0.5, 0.4)
     resume(early.path)  # It remembers which was best.
     assert weights_of(early.path) == weights_of(run.path)
+
+
+def test_trust_is_measured_beside_the_specialist_that_is_kept(
+    validated: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second validation finds the best; what is trusted later, beside others, is not what predictions are refined by."""
+    monkeypatch.setattr(run_module, "create_generalist", lambda spec, device: FakeGeneralist(noise))
+    beside = []
+
+    def measure(
+        self: Collaboration, cache: Any, cohort: Cohort, specialist: Specialist, iteration: int, **_: Any
+    ) -> Any:
+        beside.append(specialist.about["iteration"])
+        self.trust = {"fake": len(beside) / 100}
+        return {"trust": dict(self.trust)}
+
+    monkeypatch.setattr(Collaboration, "measure_trust", measure)
+    _scripted(monkeypatch, 0.2, 0.9, 0.5, 0.4)
+    config = tiny_config(iterations=8, validate_every=2, generalists=("fake",), collaboration_start=0.0)
+    run = train(validated, config, tmp_path / "run")
+    about = Specialist.load(run.path).about
+    assert (about["iteration"], beside[-1]) == (4, 4)
+    assert about["collaboration"]["trust"] == {"fake": len(beside) / 100}
+    assert _events(run, "trust")[-1]["trust"] == about["collaboration"]["trust"]
 
 
 def test_without_held_out_cases_the_last_is_kept_and_it_is_said(cohort: Cohort, tmp_path: Path) -> None:
