@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,8 @@ class Prediction:
         self._terminologies = dict(terminologies or {})
         self._waiting = list(volumes)
         self._inputs: list[Path] = []
+        #: Where the copies of the scene's volumes lie, a folder that this prediction made; None before there are any.
+        self._copies: Path | None = None
         #: The name of its prediction → a volume of the scene.
         self._volume_names: dict[str, Any] = {}
         self._job: Job | None = None
@@ -176,17 +179,30 @@ class Prediction:
         name = f"{safe_id(one.GetName() or one.GetID())}"
         while _key(name) in self._volume_names:
             name += "_"
-        path, note = image_file(one, self.output / "inputs" / f"{name}.nrrd")
+        path, note = image_file(one, self._place_for_copy(name))
         if _key(stem(path)) in self._volume_names:
             from .export import geometry_of, write_volume
 
-            path = self.output / "inputs" / f"{name}.nrrd"
+            path = self._place_for_copy(name)
             write_volume(one.GetImageData(), geometry_of(one).matrix, path)
         if note:
             self.messages.append(note)
         self._volume_names[_key(stem(path))] = one
         self._inputs.append(path)
         self.happened.emit(self)
+
+    def _place_for_copy(self, name: str) -> Path:
+        """Return where to copy a volume to: in a new folder, as a folder of any name may be there and be the user's."""
+        if self._copies is None:
+            self.output.mkdir(parents=True, exist_ok=True)
+            self._copies = Path(tempfile.mkdtemp(prefix="inputs-", dir=self.output))
+        return self._copies / f"{name}.nrrd"
+
+    def _remove_copies(self) -> None:
+        """Remove the copies of patients' images, which nobody needs once the child has ended or never began."""
+        if self._copies is not None:
+            shutil.rmtree(self._copies, ignore_errors=True)
+            self._copies = None
 
     def _on_events(self, events: list[dict[str, Any]]) -> None:
         for event in events:
@@ -209,7 +225,7 @@ class Prediction:
     def _on_ended(self, job: Job) -> None:
         failure = job.failure()
         self._job = None
-        shutil.rmtree(self.output / "inputs", ignore_errors=True)  # Copies of patients' images, needed no more.
+        self._remove_copies()
         if failure is not None:
             self.error = failure
             self._end("failed")
@@ -243,6 +259,7 @@ class Prediction:
         self._end("failed")
 
     def _end(self, state: str) -> None:
+        self._remove_copies()
         self.state, self.seconds_left, self._job = state, None, None
         self.happened.emit(self)
         self.ended.emit(self)

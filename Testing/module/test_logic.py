@@ -537,7 +537,7 @@ def test_a_volume_is_segmented(world: World) -> None:
     assert reference is world.volumes[2]
     assert world.logic.cases.row(world.volumes[2]).segmentation is None, "a prediction is no label"
     folder = world.starter.last.folder.path
-    assert not (folder / "inputs").exists(), "copies of images do not stay"
+    assert [path.name for path in folder.rglob("*.nrrd")] == ["drei.seg.nrrd"], "copies of images do not stay"
     assert folder.parent == run.folder.path / "predictions"
 
 
@@ -635,6 +635,48 @@ def test_a_scene_closed_meanwhile_loads_nothing(world: World) -> None:
     assert prediction.state == "done"
     assert len(prediction.files) == 3
     assert prediction.nodes == {}
+
+
+def test_copies_of_images_go_however_a_prediction_ends(world: World) -> None:
+    run = finished_run(world)
+
+    def begun() -> Any:
+        prediction = world.logic.start_prediction(run, world.volumes)
+        world.ticker.tick()
+        assert len(list(prediction.output.rglob("*.nrrd"))) == 1
+        return prediction
+
+    def refuse(job: FakeJob) -> None:
+        raise SemiSAMPlusError("PythonSlicer: cannot be started.", "Repair Slicer.")
+
+    cancelled = begun()
+    cancelled.cancel()
+    world.starter.on_start = refuse
+    failed = begun()
+    world.ticker.tick(5)
+    world.starter.on_start = None
+    killed = begun()
+    world.ticker.tick(5)
+    killed.cancel()
+    killed.cancel()
+    world.ticker.tick(5)
+    left = begun()
+    world.scene.RemoveNode(world.volumes[1])
+    world.ticker.tick(5)
+    for prediction, state in ((cancelled, "stopped"), (failed, "failed"), (killed, "stopped"), (left, "failed")):
+        assert prediction.state == state
+        assert list(prediction.output.iterdir()) == []
+
+
+def test_a_folder_of_the_user_is_left_alone(world: World, tmp_path: Path) -> None:
+    run = finished_run(world)
+    study = tmp_path / "study"
+    image = write_volume(study / "inputs" / "fall.nii.gz", np.random.default_rng(9).normal(size=SIZE), OBLIQUE)
+    predicting(world)
+    prediction = world.logic.predict(run, [study / "inputs", world.volumes[1]], output=study)
+    assert prediction.state == "done"
+    assert image.is_file()
+    assert [path.name for path in study.iterdir() if path.is_dir()] == ["inputs"]
 
 
 def test_what_cannot_be_applied_is_refused(world: World, tmp_path: Path) -> None:
