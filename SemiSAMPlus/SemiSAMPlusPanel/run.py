@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import slicer
 
 from SemiSAMPlusLib.cohort.cohort import summary
-from SemiSAMPlusLib.errors import RunFolderError, SemiSAMPlusError
+from SemiSAMPlusLib.errors import RunFolderError, SemiSAMPlusError, VolumeError
 from SemiSAMPlusLib.run import events as kinds
 from SemiSAMPlusLib.run.config import TrainingConfig
 from SemiSAMPlusLib.run.files import write_text_atomically
 from SemiSAMPlusLib.run.folder import RunFolder
 
 from .export import IDENTITY_ATTRIBUTE, CohortExport
+from .geometry import geometry_of, geometry_of_file
 from .job import OUTPUT_FILE, WatchedJob, wait_a_little
 from .runs import run_name, summarize
 from .seams import Job, JobStarter
@@ -374,7 +375,10 @@ class Run:
 
     def case_of(self, volume: Any) -> str | None:
         """Return the case's name of a scene's volume, or None where the run does not have it."""
-        same = [case for case, known in self._cases().items() if _is_same(volume, case, known)]
+        cases = self._cases()
+        same = [case for case, known in cases.items() if _is_same(volume, known)]
+        if not same:  # One that only looks like it is the case where the scene has no better one.
+            same = [case for case in cases if self._looks_like(volume, case) and self.volume_of(case) is volume]
         return same[0] if same else None
 
     def volume_of(self, case: str) -> Any | None:
@@ -383,9 +387,13 @@ class Run:
         if known is None:
             return None
         volumes = slicer.util.getNodesByClass(_VOLUME_CLASS, self._scene)
-        same = [one for one in volumes if one.GetClassName() == _VOLUME_CLASS and _is_same(one, case, known)]
+        volumes = [one for one in volumes if one.GetClassName() == _VOLUME_CLASS]
+        same = [one for one in volumes if _is_same(one, known)]
         # A clone of the volume has its attributes too; the original is the earlier one.
-        return same[0] if same else None
+        if same:
+            return same[0]
+        alike = [one for one in volumes if self._looks_like(one, case)]
+        return alike[0] if len(alike) == 1 else None
 
     def image_of(self, case: str) -> Path:
         """Return the image file of a case.
@@ -398,6 +406,25 @@ class Run:
             what = _("The run '{run}' has no case '{case}'.").format(run=self.name, case=case)
             raise RunFolderError(what, _("Its cases are {cases}.").format(cases=summary(self._cases())))
         return self.folder.path / known["image"]
+
+    def _looks_like(self, volume: Any, case: str) -> bool:
+        """Tell whether a volume of unknown origin may be a case: it has the case's name and lies on its grid.
+
+        A name alone says little: the volumes of many patients are called the same.
+        """
+        known = self._cases()[case]
+        if volume.GetName() != (known.get("volume") or case):
+            return False
+        if volume.GetAttribute(IDENTITY_ATTRIBUTE) and known.get("id"):  # Nothing is left to guess.
+            return False
+        try:
+            mine = geometry_of(volume)
+        except VolumeError:
+            return False
+        # The image may be on another computer; the layers lie on its grid.
+        files = (self.image_of(case), self.folder.layers(case) / "prediction.seg.nrrd")
+        grid = next((found for file in files if (found := geometry_of_file(file)) is not None), None)
+        return grid is not None and grid.is_near(mine)
 
     def terminologies(self) -> dict[str, str]:
         """Return the terminology entry of each class that had one."""
@@ -416,19 +443,17 @@ class Run:
         return self._known_cases
 
 
-def _is_same(volume: Any, case: str, known: Mapping[str, Any]) -> bool:
-    """Tell whether a scene's volume is a case: by the identity that it was given, else by its file, else by its name.
+def _is_same(volume: Any, known: Mapping[str, Any]) -> bool:
+    """Tell whether a scene's volume is a case for certain: by the identity that it was given, else by its file.
 
     A node's own ID says nothing after another scene was loaded, where it may be any volume.
     """
     identity = volume.GetAttribute(IDENTITY_ATTRIBUTE)
     if identity and known.get("id"):
-        return identity == known["id"]
+        return bool(identity == known["id"])
     storage = volume.GetStorageNode()
     file = storage.GetFullNameFromFileName() if storage is not None else None
-    if file and known.get("image") and Path(file) == Path(known["image"]):
-        return True
-    return volume.GetName() == (known.get("volume") or case)
+    return bool(file and known.get("image") and Path(file) == Path(known["image"]))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -454,6 +454,9 @@ def test_cases_of_a_run_from_a_shell_are_known_by_file_and_name(world: World, tm
     cases = [{"name": "fall", "images": [str(image)]}, {"name": "zwei", "images": ["/gone.nii.gz"]}]
     (folder / "run.json").write_text(json.dumps({"cohort": {"cases": cases}}), encoding="utf-8")
     run = world.logic.open_run(folder)
+    assert run.case_of(world.volumes[1]) is None, "nothing tells where the case lies"
+    layer = run.folder.layers("zwei") / "prediction.seg.nrrd"
+    write_segmentation(layer, ball(SIZE, 2).astype(np.uint8), OBLIQUE, (Class("Vorhof", (1,)),))
     assert run.volume_of("fall") is None
     volume = world.logic.load_case(run, "fall")
     assert run.case_of(volume) == "fall"
@@ -464,6 +467,29 @@ def test_cases_of_a_run_from_a_shell_are_known_by_file_and_name(world: World, tm
     with pytest.raises(SemiSAMPlusError, match="cannot be loaded"):
         world.logic.load_case(run, "zwei")
     assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+
+
+def test_the_volume_of_another_patient_is_no_case_for_its_name(world: World) -> None:
+    world.volumes[1].SetName("CT")
+    run = finished_run(world)
+    layer = run.folder.layers("CT") / "prediction.seg.nrrd"
+    write_segmentation(layer, ball(SIZE, 2).astype(np.uint8), OBLIQUE, (Class("Vorhof", (1,)),))
+    identity = world.volumes[1].GetAttribute("SemiSAMPlus.Id")
+    alike = add_volume("CT", 9)
+    assert run.case_of(alike) is None, "the scene has the very volume"
+    with pytest.raises(VolumeError, match="no prediction of it"):
+        world.logic.correct(run, alike)
+    world.scene.Clear(False)
+    moved = add_volume("CT", 9)
+    moved.SetOrigin(0, 0, 0)
+    assert (run.case_of(moved), run.volume_of("CT")) == (None, None), "it lies elsewhere"
+    alike = add_volume("CT", 1)
+    assert (run.case_of(alike), run.volume_of("CT")) == ("CT", alike)
+    assert run.case_of(moved) is None
+    another = add_volume("CT", 2)
+    assert (run.case_of(alike), run.case_of(another), run.volume_of("CT")) == (None, None, None), "who knows"
+    another.SetAttribute("SemiSAMPlus.Id", identity)
+    assert run.volume_of("CT") is another, "what is certain comes before what looks alike"
 
 
 def test_layers_are_those_that_were_written(world: World) -> None:
