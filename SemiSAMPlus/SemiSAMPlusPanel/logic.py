@@ -123,10 +123,11 @@ class ModuleLogic:
     Attributes:
         cases: Which volumes play which part.
         installer: Installs what the child processes need.
+        known_devices: What a child process last said of the devices, see :meth:`devices`; empty before.
         run_changed: Emitted with a run whenever its state or progress changed.
         runs_changed: Emitted without values when a run began, ended or was deleted.
         prediction_changed: Emitted with a prediction whenever it changed.
-        devices_changed: Emitted without values when :meth:`devices` knows more.
+        devices_changed: Emitted without values when a child process was asked for the devices, whether it answered or not.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class ModuleLogic:
         self._runs: dict[Path, Run] = {}
         self._states: dict[Path, str] = {}
         self._predictions: list[Prediction] = []
-        self._devices: list[DeviceFacts] = []
+        self.known_devices: list[DeviceFacts] = []
         self._asking: tuple[Job, Path] | None = None
         self._was_asked = False
         self._ticker: Ticker = (QtTicker if ticker is None else ticker)()
@@ -486,7 +487,7 @@ class ModuleLogic:
         """
         if not self._was_asked:
             self.ask_devices()
-        return list(self._devices)
+        return list(self.known_devices)
 
     def ask_devices(self) -> None:
         """Ask again how much memory of each device is free."""
@@ -508,7 +509,7 @@ class ModuleLogic:
         folder, self._asking = self._asking[1], None
         try:
             data = json.loads((folder / "devices.json").read_text(encoding="utf-8"))
-            self._devices = list(data["devices"])
+            self.known_devices = list(data["devices"])
         except (OSError, ValueError, KeyError, TypeError):
             self._was_asked = False  # For example because nothing is installed yet; asked again when it is.
         shutil.rmtree(folder, ignore_errors=True)

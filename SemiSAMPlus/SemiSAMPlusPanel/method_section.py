@@ -41,6 +41,7 @@ class MethodSection:
         ui.resetAdvancedButton.connect("clicked(bool)", self._restore_defaults)
         state.restored.connect(self.refresh)
         state.logic.devices_changed.connect(self._show_devices)
+        state.dependencies_changed.connect(self._ask_devices)
         self.refresh()
 
     def close(self) -> None:
@@ -48,6 +49,7 @@ class MethodSection:
         self.weights.close()
         self.state.restored.disconnect(self.refresh)
         self.state.logic.devices_changed.disconnect(self._show_devices)
+        self.state.dependencies_changed.disconnect(self._ask_devices)
 
     def tick(self) -> None:
         """Look after downloads."""
@@ -96,7 +98,7 @@ class MethodSection:
     # -- devices ----------------------------------------------------------------------------------------------------
 
     def _show_devices(self) -> None:
-        known = self.state.logic.devices()
+        known = self.state.logic.known_devices
         choices = [("auto", _("Automatic: the GPU with most free memory, else the CPU"), "")]
         if known:
             best = next((one for one in known if one["name"] != "cpu"), known[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 GB = 1_000_000_000
@@ -42,6 +43,41 @@ def test_devices_are_listed_by_name_with_free_memory(stage: Any) -> None:
     assert stage.parameters.device == "cpu"
     stage.click("refreshDevicesButton")
     assert stage.logic.asked_devices == 1
+
+
+def test_devices_that_cannot_be_asked_are_asked_again_when_the_panel_is_entered_or_packages_come(
+    scene: Any, tmp_path: Path
+) -> None:
+    from fake_jobs import FakeJob, FakeStarter, FakeTicker
+    from SemiSAMPlusPanel.logic import ModuleLogic
+    from stage import FakeInstaller, Stage, settle
+
+    def die(job: FakeJob) -> None:
+        job.running = False
+
+    starter, ticker, installer = FakeStarter(), FakeTicker(), FakeInstaller()
+    starter.on_start = die
+    installer.missing_now = ["torch>=2.6"]
+    logic = ModuleLogic(
+        scene, start_job=starter, ticker=lambda: ticker, installer=installer, runs_folder=tmp_path / "runs"
+    )
+    stage = Stage(tmp_path / "runs", logic)
+
+    def asked() -> int:
+        for _ in range(10):
+            ticker.tick()
+            settle()
+        return len(starter.jobs)
+
+    assert asked() == 1
+    stage.panel.exit()
+    stage.panel.enter()
+    assert asked() == 2
+    installer.missing_now = []
+    stage.click("checkAgainButton")
+    assert asked() == 3
+    stage.close()
+    logic.close()
 
 
 def test_a_device_that_is_gone_stays_chosen_and_is_marked(stage: Any) -> None:
