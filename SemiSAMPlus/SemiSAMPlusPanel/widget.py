@@ -83,6 +83,7 @@ class PanelWidget(VTKObservationMixin):
         if self._parameter_node() is not self.state.parameters.parameterNode:
             self.restore()
         self.state.logic.runs_changed.emit()
+        self.state.logic.cases.changed.emit()  # The scene does not tell of what was drawn or linked there.
         self.setup.check()
         self.method.weights.look_again()
         self.state.logic.devices()

@@ -205,6 +205,42 @@ def test_a_removed_or_renamed_volume_is_followed(stage: Any) -> None:
     assert names(stage.find("volumesTable")) == ["renamed"]
 
 
+def test_what_was_drawn_and_linked_in_segment_editor_is_seen_on_coming_back(stage: Any) -> None:
+    import slicer
+    import vtk
+    from stage import add_volume, settle
+
+    volume, _other = add_volume("one"), add_volume("two")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    node.CreateDefaultDisplayNodes()
+    settle()
+    table, start = stage.find("volumesTable"), stage.find("startButton")
+
+    def come_back() -> None:
+        settle()
+        stage.panel.enter()
+        settle()
+
+    stage.panel.exit()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    come_back()
+    assert role(table, 0) == "Labelled"
+    assert "has no segments" in table.item(0, CHECK).toolTip()
+    stage.panel.exit()
+    segment = node.GetSegmentation().AddEmptySegment("", "organ")
+    drawn, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    drawn.SetDimensions(8, 8, 8)
+    drawn.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    drawn.GetPointData().GetScalars().Fill(1)
+    volume.GetIJKToRASMatrix(matrix)
+    drawn.SetGeometryFromImageToWorldMatrix(matrix)
+    slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(drawn, node, segment, 0)
+    come_back()
+    assert table.item(0, CHECK).text() == "✓"
+    assert stage.find("segmentsList").count == 1
+    assert start.enabled
+
+
 def test_what_a_run_measures_on_a_case_reaches_the_table(stage: Any) -> None:
     import json
 
