@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +24,7 @@ from SemiSAMPlusLib.run.folder import RunFolder
 from .export import IDENTITY_ATTRIBUTE, CohortExport
 from .geometry import geometry_of, geometry_of_file
 from .job import OUTPUT_FILE, WatchedJob, wait_a_little
-from .runs import run_name, summarize
+from .runs import is_run_folder, run_name, summarize
 from .seams import Job, JobStarter
 from .signals import Signal
 from .text import _
@@ -102,6 +104,8 @@ class Run:
         self.error: tuple[str, str, Path] | None = None
         self.state: State = "preparing"
         self._scene, self._start_job, self._preparation = scene, start_job, preparation
+        #: Whether what is exported here has not been taken over by a child that speaks.
+        self._is_unused = preparation is not None
         self._job: Job | None = None
         self._reason: str | None = None
         self._layers: dict[str, CaseLayers] = {}
@@ -263,10 +267,20 @@ class Run:
             self._end("failed")
 
     def _end(self, state: State) -> None:
+        if self._is_unused and not is_run_folder(self.folder.path):
+            self._remove_export()
         self._job, self.state, self.seconds_left = None, state, None
         self.changed.emit(self)
 
+    def _remove_export(self) -> None:
+        """Remove what was written for a training that never began: nobody would find the patients' images again."""
+        shutil.rmtree(self.folder.path / "inputs", ignore_errors=True)
+        with suppress(OSError):  # The folder stays where a child printed something.
+            (self.folder.path / "cohort.json").unlink(missing_ok=True)
+            self.folder.path.rmdir()
+
     def _on_events(self, events: list[dict[str, Any]]) -> None:
+        self._is_unused = False
         for event in events:
             self._take(event)
         self.changed.emit(self)

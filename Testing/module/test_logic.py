@@ -309,6 +309,39 @@ def test_stopping_while_preparing_starts_nothing(world: World) -> None:
         run.resume()
 
 
+def test_no_images_stay_of_a_training_that_never_began(world: World) -> None:
+    def refuse(job: FakeJob) -> None:
+        raise SemiSAMPlusError("PythonSlicer: cannot be started.", "Repair Slicer.")
+
+    def die(job: FakeJob) -> None:
+        (job.folder.path / "output.txt").write_text("No module named 'torch'", encoding="utf-8")
+        job.running = False
+
+    stopped = world.train()
+    world.ticker.tick(2)
+    assert list(world.logic.runs_folder.rglob("*.nrrd"))
+    stopped.stop()
+    assert not stopped.folder.path.exists()
+    world.starter.on_start = refuse
+    refused = world.train()
+    world.ticker.tick(50)
+    assert refused.state == "failed"
+    assert not refused.folder.path.exists()
+    world.starter.on_start = die
+    dead = world.train()
+    world.ticker.tick(50)
+    assert dead.state == "failed"
+    assert [path.name for path in dead.folder.path.iterdir()] == ["output.txt"], "it says why"
+    world.starter.on_start = None
+    lost = world.train()
+    world.ticker.tick(2)
+    world.scene.RemoveNode(world.volumes[2])
+    world.ticker.tick(50)
+    assert lost.state == "failed"
+    assert not lost.folder.path.exists()
+    world.logic.delete_run(lost)
+
+
 def test_killed_before_it_began_is_stopped(world: World) -> None:
     run, _job = world.started()
     run.kill()
