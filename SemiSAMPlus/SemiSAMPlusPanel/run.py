@@ -381,11 +381,12 @@ class Run:
             raise RunFolderError(what, remedy)
         from .layers import CaseLayers
 
-        volume = self.volume_of(str(case))
-        key = f"{case}\n{volume.GetID() if volume is not None else ''}"
-        if key not in self._layers:
-            self._layers[key] = CaseLayers(self._scene, folder, volume, str(case), terminologies=self.terminologies())
-        return self._layers[key]
+        volume, layers = self.volume_of(str(case)), self._layers.get(str(case))
+        # Not by the volume's ID: another one may have it after the scene was closed.
+        if layers is None or (volume is not None and layers.volume is not volume):
+            layers = CaseLayers(self._scene, folder, volume, str(case), terminologies=self.terminologies())
+            self._layers[str(case)] = layers
+        return layers
 
     def case_of(self, volume: Any) -> str | None:
         """Return the case's name of a scene's volume, or None where the run does not have it."""

@@ -539,6 +539,24 @@ def test_layers_are_those_that_were_written(world: World) -> None:
     assert layers is run.layers("drei")
 
 
+def test_layers_know_the_volume_that_is_loaded_again(world: World) -> None:
+    run, _ = world.started()
+    layer = run.folder.layers("zwei") / "prediction.seg.nrrd"
+    write_segmentation(layer, ball(SIZE, 2).astype(np.uint8), OBLIQUE, (Class("Vorhof", (1,)),))
+    before, identity = run.layers("zwei"), world.volumes[1].GetID()
+    assert before.volume is world.volumes[1]
+    world.scene.Clear(False)
+    assert run.layers("zwei").volume is None
+    add_volume("drei", 2)
+    again = add_volume("zwei", 1)
+    assert again.GetID() == identity, "as a scene that begins anew counts anew"
+    layers = run.layers("zwei")
+    layers.load("prediction")
+    assert layers.volume is again
+    assert layers.nodes("prediction")[0].GetNodeReference("SemiSAMPlus.Volume") is again
+    assert run.layers(again) is layers
+
+
 def test_a_closed_scene_does_not_concern_a_training(world: World) -> None:
     run, job = world.started()
     job.begin()
