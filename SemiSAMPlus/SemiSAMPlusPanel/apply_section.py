@@ -323,7 +323,11 @@ class ApplySection:
         self._refresh_later()
 
     def _on_restored(self) -> None:
-        self.prediction, self._message, self._note = None, ("", "plain"), ("", "plain")
+        if (
+            self.prediction is not None and not self.prediction.is_active
+        ):  # One at work goes on whatever the scene does.
+            self.prediction = None
+        self._message, self._note = ("", "plain"), ("", "plain")
         set_path(self.ui.inputFolderEdit, self.state.parameters.inputFolder)
         set_path(self.ui.outputFolderEdit, self.state.parameters.outputFolder)
         self.refresh()

@@ -88,6 +88,25 @@ def test_progress_cancel_and_the_end_are_shown(stage: Any, done: Any) -> None:
     assert stage.find("predictButton").enabled
 
 
+def test_a_prediction_at_work_is_shown_on_in_another_scene(stage: Any, done: Any) -> None:
+    import slicer
+    from stage import settle
+
+    stage.click("predictButton")
+    prediction = stage.logic.predictions[-1]
+    slicer.mrmlScene.Clear(False)
+    settle()
+    assert stage.find("predictProgress").isVisible()
+    stage.click("cancelPredictButton")
+    assert prediction.cancels == 1
+    prediction.state = "stopped"
+    stage.logic.prediction_changed.emit(prediction)
+    assert "Cancelled" in stage.find("predictNote").text
+    slicer.mrmlScene.Clear(False)
+    settle()
+    assert "Cancelled" not in stage.find("predictNote").text
+
+
 def test_what_failed_is_told_in_words(stage: Any, done: Any, tmp_path: Path) -> None:
     stage.click("predictButton")
     prediction = stage.logic.predictions[-1]
