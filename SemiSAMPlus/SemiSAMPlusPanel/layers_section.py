@@ -10,6 +10,7 @@ from SemiSAMPlusLib.errors import SemiSAMPlusError
 from SemiSAMPlusLib.generalist.catalog import catalog
 
 from .layers import CaseLayers
+from .layers.uncertainty import UNCERTAIN_SEGMENT
 from .run import Run
 from .state import PanelState
 from .text import _
@@ -122,6 +123,9 @@ class LayersSection:
             self._layers.show_volume()
             wanted = list(self.state.parameters.shownLayers)
             self._to_show = [kind for kind in self._layers.kinds() if kind in wanted]
+            threshold = self.ui.thresholdSlider.value
+            if UNCERTAIN_SEGMENT in self._to_show and self._layers.threshold != threshold:
+                self._try(self._layers.set_threshold, threshold)  # Before it is made, as that takes a while.
 
     def _load_volume(self, *_args: object) -> None:
         self._try(self.state.logic.load_case, self.state.run, self._layers.case_name)
@@ -167,7 +171,7 @@ class LayersSection:
         self._try(self._layers.show if checked else self._layers.hide, kind)
         shown = [one for one in self.state.parameters.shownLayers if one != kind]
         self.state.parameters.shownLayers = [*shown, kind] if checked else shown
-        if kind == "uncertain-segment" and checked:
+        if kind == UNCERTAIN_SEGMENT and checked:
             self._threshold = self.ui.thresholdSlider.value
         self._show_boxes()
 
@@ -239,5 +243,5 @@ def _words(kind: str) -> tuple[str, str]:
             _("The points in and around the structures, and the box, that the generalists are asked with"),
         ),
         "uncertainty": (_("Uncertainty"), _("How uncertain each voxel is, as a map over the slices")),
-        "uncertain-segment": (_("Uncertain segment"), _("Every voxel more uncertain than the threshold below")),
+        UNCERTAIN_SEGMENT: (_("Uncertain segment"), _("Every voxel more uncertain than the threshold below")),
     }.get(kind, (kind, kind))

@@ -84,6 +84,17 @@ def test_the_next_case_is_shown_as_this_one_was(stage: Any, run: Any) -> None:
     assert first.shown == {"prediction", "prompts"}
 
 
+def test_the_next_case_is_shown_at_the_threshold_of_the_slider(stage: Any, run: Any) -> None:
+    stage.click("uncertain-segmentBox")
+    stage.find("thresholdSlider").value = 0.2
+    ticks(stage)
+    assert run.case_layers["a"].threshold == 0.2
+    stage.click("nextButton")
+    ticks(stage)
+    assert run.case_layers["b"].is_shown("uncertain-segment")
+    assert run.case_layers["b"].threshold == 0.2
+
+
 def test_at_most_one_layer_is_read_in_a_tick(stage: Any, run: Any) -> None:
     stage.parameters.shownLayers = KINDS
     stage.click("nextButton")
