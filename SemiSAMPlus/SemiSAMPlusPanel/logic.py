@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,8 +28,6 @@ import slicer
 from SemiSAMPlusLib.cohort.cohort import Role
 from SemiSAMPlusLib.cohort.layouts import stem
 from SemiSAMPlusLib.errors import ConfigError, RunFolderError, SemiSAMPlusError, VolumeError
-from SemiSAMPlusLib.generalist.catalog import catalog
-from SemiSAMPlusLib.generalist.weights import weights_folders
 from SemiSAMPlusLib.run.config import TrainingConfig
 from SemiSAMPlusLib.run.folder import RunFolder, safe_id
 
@@ -60,29 +58,6 @@ _HURRIED, _WORKING, _RESTING = 20, 250, 1000
 #: So many cases have their layers refreshed during training where the settings name none; more would cost too much.
 _MOST_LAYERS = 6
 _SEGMENTATION_CLASS = "vtkMRMLSegmentationNode"
-
-
-@dataclass(frozen=True)
-class GeneralistFacts:
-    """What a user should know of a generalist before choosing it.
-
-    Attributes:
-        name: As the setting ``generalists`` takes it.
-        title: As it is shown.
-        purpose: What it is for, in a sentence.
-        ready: Whether it can be used at once: it needs no weights, or they are here.
-        size: Of its weights in bytes; 0 where it needs none, None where unknown.
-        licence: Of weights and code, as it is shown.
-        contamination: Which public test data it was trained on, or None.
-    """
-
-    name: str
-    title: str
-    purpose: str
-    ready: bool
-    size: int | None
-    licence: str
-    contamination: str | None
 
 
 class QtTicker:
@@ -514,22 +489,6 @@ class ModuleLogic:
             self._was_asked = False  # For example because nothing is installed yet; asked again when it is.
         shutil.rmtree(folder, ignore_errors=True)
         self.devices_changed.emit()
-
-    def generalists(self) -> list[GeneralistFacts]:
-        """Return what is known of the catalog's generalists, in the order in which they are shown."""
-        folders = weights_folders()
-        return [
-            GeneralistFacts(
-                name=entry.name,
-                title=entry.title,
-                purpose=entry.purpose,
-                ready=entry.file is None or any((folder / entry.file).is_file() for folder in folders),
-                size=entry.size,
-                licence=entry.license,
-                contamination=entry.contamination,
-            )
-            for entry in catalog().values()
-        ]
 
     # -- looking after it -------------------------------------------------------------------------------------------
 

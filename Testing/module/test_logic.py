@@ -858,15 +858,6 @@ def test_devices_that_cannot_be_asked_are_asked_again_later(world: World) -> Non
     assert len(world.starter.jobs) == 2
 
 
-def test_generalists_are_told_with_their_state(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SEMISAMPLUS_WEIGHTS", str(tmp_path))
-    facts = {one.name: one for one in world.logic.generalists()}
-    assert facts["random-walker"].ready
-    assert facts["random-walker"].size == 0
-    assert not facts["sam-med3d"].ready
-    assert facts["sam-med3d"].licence
-
-
 # Looking after it
 
 
