@@ -131,7 +131,7 @@ class TestLoading:
             assert np.array_equal(voxels(node_of(layers, "prediction"), number), labels() == number + 1)
 
     def test_the_terminology_of_the_case_wins_over_the_files(self, scene, folder, volume):
-        from SemiSAMPlusPanel.layers.segmentation import terminology_of
+        from SemiSAMPlusPanel.export import terminology_of
 
         liver = "Segmentation category and type~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~~^^~^^"
         layers = make(scene, folder, volume, terminologies={"liver": liver})

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import vtk
-
 from .files import read_segmentation
 from .layer import FileLayer
 from .site import Site
@@ -101,9 +99,3 @@ def set_surface_shown(node: Any, shown: bool) -> None:
     if shown:
         node.CreateClosedSurfaceRepresentation()
     node.GetDisplayNode().SetVisibility3D(shown)
-
-
-def terminology_of(segment: Any) -> str:
-    """Return a segment's terminology entry, "" where it has none."""
-    value = vtk.reference("")
-    return str(value) if segment.GetTag(TERMINOLOGY_TAG, value) else ""
