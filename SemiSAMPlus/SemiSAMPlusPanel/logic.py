@@ -302,7 +302,8 @@ class ModuleLogic:
             device: auto, cpu, cuda, cuda:1, mps, ...
             uncertainty: Write the predictive entropy too, as ``NAME_uncertainty.nii.gz`` beside the predictions.
             refine: Let the generalists that its training trusted correct what the specialist says, as far as they were trusted.
-            output: A folder of its own for the predicted files; one beside the run by default.
+            output: A folder of its own for the predicted files; by default a new one in ``predictions`` of the run's
+                folder, or of :attr:`runs_folder` for an exported specialist.
             wait: Return when it has ended.
 
         Returns:

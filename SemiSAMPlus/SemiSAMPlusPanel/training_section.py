@@ -293,7 +293,7 @@ class TrainingSection:
 
     def _delete(self, *_args: object) -> None:
         run = self.state.run
-        question = _("Delete {folder} with all that is in it: weights, layers, report, copies of volumes?")
+        question = _("Delete {folder} with all that is in it: weights, layers, report, predictions, copies of volumes?")
         if not ask(question.format(folder=run.folder.path)):
             return
         try:

@@ -203,6 +203,7 @@ def test_a_run_is_deleted_only_after_a_question(stage: Any) -> None:
     watch(stage, "done")
     delete = next(action for action in stage.find("runMenuButton").menu().actions() if action.text.startswith("Delete"))
     delete.trigger()
+    assert "predictions" in conversation.texts("question")[-1]
     assert stage.logic.known_runs
     conversation.answers.append(True)
     delete.trigger()
