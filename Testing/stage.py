@@ -138,6 +138,7 @@ class FakeRun:
         self.folder, self.name, self.state = RunFolder(folder), Path(folder).name, state
         self.changed = Signal()
         self.exported = (0, 0)
+        self.has_begun = True
         self.iteration, self.iterations, self.seconds_left = 0, 0, None
         self.losses, self.dice, self.trust, self.memory, self.device = {}, [], {}, {}, ""
         self.messages: list[str] = []
@@ -152,7 +153,7 @@ class FakeRun:
 
     @property
     def can_resume(self) -> bool:
-        return self.state in ("stopped", "failed", "unfinished")
+        return self.state in ("stopped", "failed", "unfinished") and self.has_begun
 
     @property
     def has_specialist(self) -> bool:

@@ -323,9 +323,8 @@ class ApplySection:
         self._refresh_later()
 
     def _on_restored(self) -> None:
-        if (
-            self.prediction is not None and not self.prediction.is_active
-        ):  # One at work goes on whatever the scene does.
+        # One at work goes on whatever the scene does.
+        if self.prediction is not None and not self.prediction.is_active:
             self.prediction = None
         self._message, self._note = ("", "plain"), ("", "plain")
         set_path(self.ui.inputFolderEdit, self.state.parameters.inputFolder)

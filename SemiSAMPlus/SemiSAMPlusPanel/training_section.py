@@ -333,7 +333,10 @@ def _state_text(run: Run) -> tuple[str, Any]:
             "plain",
         ),
         "stopping": (_("Stopping after the step in work …"), "warning"),
-        "stopped": (_("Stopped. Resume goes on from the last checkpoint."), "warning"),
+        "stopped": (
+            _("Stopped. Resume goes on from the last checkpoint.") if run.can_resume else _("Stopped before it began."),
+            "warning",
+        ),
         "done": (_("Done. Look at the layers, or apply the specialist."), "good"),
         "failed": (_("Failed."), "error"),
         "unfinished": (

@@ -149,6 +149,12 @@ def test_writing_volumes_is_progress_too(stage: Any) -> None:
     assert "3 of 12" in stage.find("stateLabel").text
 
 
+def test_what_was_stopped_while_preparing_promises_no_resumption(stage: Any) -> None:
+    watch(stage, "stopped", has_begun=False)
+    assert not stage.find("resumeButton").isVisible()
+    assert "Resume" not in stage.find("stateLabel").text
+
+
 def test_stop_asks_first_gracefully_then_after_a_question_at_once(stage: Any) -> None:
     from host import conversation
 
