@@ -353,7 +353,7 @@ def check_sha256(path: Path, entry: CatalogEntry, *, anew: bool = False) -> str:
     if expected is None or found == expected:
         return found
     msg = f"{path}: has SHA256 {found}, expected {expected} for {entry.name}."
-    if not _is_ours(path):
+    if not _is_ours(path, entry):
         remedy = f"The file is damaged or another one; get it anew, or give your own as {entry.name}=PATH."
         raise WeightsError(msg, remedy)
     raise WeightsError(f"{msg} {quarantine(path, entry)}", f"The file was damaged or another one. {how_to_get(entry)}")
@@ -368,10 +368,13 @@ def _expected(path: Path, entry: CatalogEntry) -> str | None:
     return known[entry.files[0].path]
 
 
-def _is_ours(path: Path) -> bool:
-    """Tell what was downloaded or imported from a user's own files, which are never touched."""
-    path = Path(path).absolute()
-    return any(path.is_relative_to(folder) for folder in (imported_folder(), hub_folder()))
+def _is_ours(path: Path, entry: CatalogEntry) -> bool:
+    """Tell what was downloaded or imported for an entry from all other files, which are never touched.
+
+    The Hub's cache holds files of other projects too, and a user's own folder may lie in it.
+    """
+    places = (place_in(imported_folder(), entry), place_in_hub(entry))
+    return any(path.absolute() in place.values() for place in places)
 
 
 # Quarantine

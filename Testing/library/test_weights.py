@@ -24,11 +24,13 @@ from SemiSAMPlusLib.generalist import weights as weights_module
 from SemiSAMPlusLib.generalist.catalog import catalog
 from SemiSAMPlusLib.generalist.inventory import import_weights, verify_weights, weights_state
 from SemiSAMPlusLib.generalist.loading import check_conversion, check_state, load_state
+from SemiSAMPlusLib.generalist.registry import create_generalist
 from SemiSAMPlusLib.generalist.sam_med3d.generalist import SamMed3D
 from SemiSAMPlusLib.generalist.sam_med3d.model import SamMed3DModel
 from SemiSAMPlusLib.generalist.weights import (
     cache_folder,
     find_weights,
+    hub_folder,
     known_sha256,
     quarantine_folder,
     read_pin,
@@ -405,6 +407,20 @@ def test_a_file_in_the_users_own_folder_is_refused_and_left_alone(tmp_path: Path
     assert file.read_bytes() == b"another"
     assert not quarantine_folder().exists()
     assert weights_state("sam-med3d-turbo").state == "damaged"
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["NAME=PATH", "SEMISAMPLUS_WEIGHTS"])
+def test_a_file_of_another_project_in_the_hubs_cache_is_refused_and_left_alone(monkeypatch, named: bool) -> None:
+    file = hub_folder() / "models--other--project" / "snapshots" / ("a" * 40) / "sam_med3d_turbo.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"another")
+    if not named:
+        monkeypatch.setenv("SEMISAMPLUS_WEIGHTS", str(file.parent))
+    with pytest.raises(WeightsError, match="has SHA256") as error:
+        create_generalist(f"sam-med3d-turbo={file}" if named else "sam-med3d-turbo")
+    assert "quarantine" not in str(error.value)
+    assert file.read_bytes() == b"another"
+    assert not quarantine_folder().exists()
 
 
 @pytest.mark.parametrize("name", ["random-walker", "nobody"])
