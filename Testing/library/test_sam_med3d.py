@@ -7,12 +7,13 @@ import math
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from padded_attention import padded_attention
 from torch import Tensor
 from torch.nn import functional
 
-from SemiSAMPlusLib.cohort.volume import Grid, Volume
+from SemiSAMPlusLib.cohort.volume import Grid, Volume, training_grid
 from SemiSAMPlusLib.generalist.generalist import Generalist, PromptSet
 from SemiSAMPlusLib.generalist.sam_med3d.generalist import SamMed3D, _resample_answer, prepare
 from SemiSAMPlusLib.generalist.sam_med3d.image_encoder import WindowAttention
@@ -279,6 +280,33 @@ def test_a_mask_returns_to_the_place_where_it_was(
         2 * (inside & wanted).sum() / (inside.sum() + wanted.sum()) > 0.88
     )  # The model's mask has voxels of 3 mm here.
     center = mask_grid.to_physical(np.argwhere(inside).mean(axis=0)[None])[0]
+    assert center == pytest.approx(middle, abs=0.25)
+
+
+def test_an_oblique_volume_is_answered_where_its_structure_lies(
+    tiny: SamMed3D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short-axis view of the heart: LPS is nearest, though two of its axes lie nearest to the same one of the body."""
+    first, second = np.array([0.70, 0.66, -0.27]), np.array([-0.03, -0.35, -0.94])
+    first /= np.linalg.norm(first)
+    second -= first * (first @ second)
+    second /= np.linalg.norm(second)
+    image = sitk.Image(32, 32, 32, sitk.sitkFloat32)
+    image.SetSpacing(SPACING)
+    image.SetOrigin((-20.0, 13.0, 40.0))
+    image.SetDirection(np.stack([first, second, np.cross(first, second)], axis=1).ravel().tolist())
+    middle = np.array(image.TransformContinuousIndexToPhysicalPoint((19.0, 17.0, 13.0)))
+    grid = training_grid(image, 1.5)
+    assert np.abs(np.reshape(grid.direction, (3, 3))).argmax(axis=0).tolist() == [0, 0, 2]
+    away = np.linalg.norm(grid.to_physical(np.argwhere(np.ones(grid.shape))) - middle, axis=1).reshape(grid.shape)
+    asked, cubes, embed = echo(tiny, monkeypatch), [], tiny.model.embed
+    monkeypatch.setattr(tiny.model, "embed", lambda x: cubes.append(x) or embed(x))
+    embedding = tiny.embed(Volume(np.where(away < 1, 9.0, 1.0).astype(np.float32)[None], grid))
+    mask = (10.0 - away).astype(np.float32)
+    answer = tiny.answer(embedding, [PromptSet(middle[None], np.array([1]), mask, grid)], grid)[0]
+    (seen,) = np.argwhere(cubes[0][0, 0].numpy() > 1).tolist()
+    assert asked[0]["points"][0, 0].tolist() == pytest.approx(seen, abs=1e-3)
+    center = grid.to_physical(np.argwhere(answer.numpy() > 0.5).mean(axis=0)[None])[0]
     assert center == pytest.approx(middle, abs=0.25)
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...cohort.volume import Grid, Volume
+from ...cohort.volume import ORIENTATION, Grid, Volume
 from ..generalist import PromptSet
 from ..interpolation import interpolate, run_alike
 from ..loading import check_state, load_state
@@ -332,9 +333,8 @@ def _check_grid(grid: Grid) -> None:
     if not np.allclose(grid.spacing, SPACING, rtol=1e-3):
         msg = f"the volume's spacing is {grid.spacing} mm, expected {SPACING} mm along each axis"
         raise ValueError(msg)
-    direction = np.reshape(grid.direction, (3, 3))
-    if not all(direction[axis, axis] > 0 and np.argmax(np.abs(direction[:, axis])) == axis for axis in range(3)):
-        msg = f"the volume's direction is {grid.direction}, expected axes nearest to LPS"
+    if sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(grid.direction) != ORIENTATION:
+        msg = f"the volume's direction is {grid.direction}, expected axes nearest to {ORIENTATION}"
         raise ValueError(msg)
 
 
