@@ -164,8 +164,7 @@ def import_weights(name: str, source: Path, *, accept_license: bool = False) -> 
         weights.acknowledge(name)
     require_acknowledgement(entry)
     sources = _sources(entry, Path(source).expanduser())
-    hashes = {path: weights.sha256_of(file) for path, file in sources.items()}
-    _require_known(entry, sources, hashes)
+    hashes = {file.path: weights.check_given(sources[file.path], entry, file, anew=True) for file in entry.files}
     check_weights(entry, sources[entry.files[0].path])
     place = weights.place_in(weights.imported_folder(), entry)
     require_disk(weights.imported_folder(), sum(file.stat().st_size for file in sources.values()))
@@ -267,20 +266,6 @@ def _sources(entry: CatalogEntry, source: Path) -> dict[str, Path]:
     names = ", ".join(PurePosixPath(file.path).relative_to(common).as_posix() for file in entry.files)
     msg = f"{source}: does not hold {names}, expected the folder of the weights of {entry.title}."
     raise WeightsError(msg, "Give the folder that holds all of them.")
-
-
-def _require_known(entry: CatalogEntry, sources: dict[str, Path], hashes: dict[str, str]) -> None:
-    pin = weights.read_pin(entry)
-    for file in entry.files:
-        # An earlier import binds no later one: there the user alone decides which file is the right one.
-        pinned = pin.files.get(file.path) if pin is not None and pin.source == "hub" else None
-        expected = file.sha256 or pinned
-        if expected is not None and hashes[file.path] != expected:
-            msg = f"{sources[file.path]}: has SHA256 {hashes[file.path]}, expected {expected} for {entry.name}."
-            remedy = "The file is damaged or another one; get it anew."
-            if file.sha256 is None:
-                remedy = f"Get that one, or first forget it by `semisamplus weights remove {entry.name} --forget`."
-            raise WeightsError(msg, remedy)
 
 
 def _put(source: Path, target: Path) -> None:

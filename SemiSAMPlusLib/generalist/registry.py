@@ -94,12 +94,12 @@ def weights_of(entry: CatalogEntry, file: str | None = None) -> Path:
     Raises:
         WeightsError: If it is missing, or another one than the catalog's or the pinned one.
     """
-    from .weights import check_sha256, find_weights
+    from .weights import check_given, find_weights
 
     if not file:
         return find_weights(entry.name)
     path = Path(file).expanduser()
-    check_sha256(path, entry)
+    check_given(path, entry, entry.files[0])
     return path
 
 

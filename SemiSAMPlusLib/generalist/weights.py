@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import WeightsError
 from ..run.files import read_text_patiently, write_text_atomically
-from .catalog import CatalogEntry, catalog
+from .catalog import CatalogEntry, WeightsFile, catalog
 
 #: The folder that holds everything that can be made or fetched again.
 CACHE_VARIABLE = "SEMISAMPLUS_CACHE"
@@ -147,7 +147,9 @@ def _note(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Pin:
-    """What the first download or import of a generalist's weights brought, and every later one must bring again.
+    """What a download or an import of a generalist's weights brought: they must stay so, and a later download must bring the same.
+
+    What was downloaded also binds a file that the user gives; what was imported does not.
 
     Attributes:
         source: ``hub`` or ``file``.
@@ -352,11 +354,49 @@ def check_sha256(path: Path, entry: CatalogEntry, *, anew: bool = False) -> str:
     expected = _expected(path, entry)
     if expected is None or found == expected:
         return found
-    msg = f"{path}: has SHA256 {found}, expected {expected} for {entry.name}."
+    msg = _another(path, found, expected, entry)
     if not _is_ours(path, entry):
-        remedy = f"The file is damaged or another one; get it anew, or give your own as {entry.name}=PATH."
-        raise WeightsError(msg, remedy)
+        raise WeightsError(msg, _instead(expected, entry))
     raise WeightsError(f"{msg} {quarantine(path, entry)}", f"The file was damaged or another one. {how_to_get(entry)}")
+
+
+def check_given(path: Path, entry: CatalogEntry, file: WeightsFile, *, anew: bool = False) -> str:
+    """Check a file that the user gives for one of an entry's, by name or to import it; it is never moved.
+
+    An earlier import does not bind here: the user alone decides which file is the right one.
+
+    Args:
+        path: The file.
+        entry: The entry.
+        file: Which of its files it is to be.
+        anew: Read the file even where its SHA256 was noted before.
+
+    Returns:
+        The file's SHA256.
+
+    Raises:
+        WeightsError: If the catalog knows or a download pinned another SHA256, or it cannot be read.
+    """
+    found = known_sha256(path, anew=anew)
+    pin = read_pin(entry)
+    expected = file.sha256 or (pin.files.get(file.path) if pin is not None and pin.source == "hub" else None)
+    if expected is not None and found != expected:
+        raise WeightsError(_another(path, found, expected, entry), _instead(expected, entry))
+    return found
+
+
+def _another(path: Path, found: str, expected: str, entry: CatalogEntry) -> str:
+    return f"{path}: has SHA256 {found}, expected {expected} for {entry.name}."
+
+
+def _instead(expected: str, entry: CatalogEntry) -> str:
+    """Return what to do where a user's own file is not the one with the SHA256 ``expected``."""
+    if expected not in {file.sha256 for file in entry.files}:
+        return f"Get that one, or first forget it by `semisamplus weights remove {entry.name} --forget`."
+    return (
+        "The file is damaged or another one; get it anew, "
+        "or for weights of your own write a catalog entry of your own (docs/weights.md)."
+    )
 
 
 def _expected(path: Path, entry: CatalogEntry) -> str | None:

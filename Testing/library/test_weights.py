@@ -24,10 +24,11 @@ from SemiSAMPlusLib.generalist import weights as weights_module
 from SemiSAMPlusLib.generalist.catalog import catalog
 from SemiSAMPlusLib.generalist.inventory import import_weights, verify_weights, weights_state
 from SemiSAMPlusLib.generalist.loading import check_conversion, check_state, load_state
-from SemiSAMPlusLib.generalist.registry import create_generalist
+from SemiSAMPlusLib.generalist.registry import create_generalist, weights_of
 from SemiSAMPlusLib.generalist.sam_med3d.generalist import SamMed3D
 from SemiSAMPlusLib.generalist.sam_med3d.model import SamMed3DModel
 from SemiSAMPlusLib.generalist.weights import (
+    Pin,
     cache_folder,
     find_weights,
     hub_folder,
@@ -35,6 +36,7 @@ from SemiSAMPlusLib.generalist.weights import (
     quarantine_folder,
     read_pin,
     sha256_of,
+    write_pin,
 )
 
 
@@ -499,6 +501,39 @@ def test_a_later_import_takes_the_place_of_the_earlier(tmp_path: Path, any_fits)
         imported = import_weights("sam-med3d", tmp_path / "mine.pth")
         assert load_state(imported)["a"] == number
         assert find_weights("sam-med3d") == imported
+
+
+def test_an_earlier_import_does_not_bind_a_file_that_is_named(tmp_path: Path, any_fits) -> None:
+    entry = catalog()["sam-med3d"]
+    for number in (1.0, 2.0):
+        torch.save({"a": torch.tensor(number)}, tmp_path / f"{number}.pth")
+    import_weights("sam-med3d", tmp_path / "1.0.pth")
+    assert weights_of(entry, str(tmp_path / "2.0.pth")) == tmp_path / "2.0.pth"
+    write_pin(entry, Pin("hub", entry.repository, "c" * 40, {"sam_med3d.pth": sha256_of(tmp_path / "1.0.pth")}))
+    for give in (
+        lambda: weights_of(entry, str(tmp_path / "2.0.pth")),
+        lambda: import_weights("sam-med3d", tmp_path / "2.0.pth"),
+    ):
+        with pytest.raises(WeightsError, match=r"has SHA256.*`semisamplus weights remove sam-med3d --forget`"):
+            give()
+
+
+def test_an_imported_file_that_is_named_is_never_moved(tmp_path: Path, any_fits) -> None:
+    torch.save(tensors(), tmp_path / "mine.pth")
+    imported = import_weights("sam-med3d", tmp_path / "mine.pth")
+    entry = catalog()["sam-med3d"]
+    write_pin(entry, Pin("hub", entry.repository, "c" * 40, {"sam_med3d.pth": "0" * 64}))
+    with pytest.raises(WeightsError, match="has SHA256"):
+        weights_of(entry, str(imported))
+    assert imported.is_file()
+
+
+def test_where_the_catalog_knows_another_file_an_entry_of_ones_own_is_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"mine")
+    with pytest.raises(WeightsError) as error:
+        create_generalist(f"sam-med3d-turbo={tmp_path / 'mine.pth'}")
+    assert "catalog entry of your own (docs/weights.md)" in error.value.remedy
+    assert "sam-med3d-turbo=" not in error.value.remedy
 
 
 @pytest.mark.parametrize("name", ["sam-med3d", "sam-med3d-turbo"])
