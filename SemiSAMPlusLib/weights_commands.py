@@ -240,7 +240,7 @@ def _notes(state: WeightsState, *, everything: bool) -> Iterator[str]:
     if state.unverified:
         yield f"Unverified {' and '.join(state.unverified)}: what the first download or import brings is pinned."
     if state.needs_acknowledgement:
-        yield f"Its licence ({state.license}) must be acknowledged before it is used."
+        yield f"Its licence ({state.license}) must be acknowledged before a download or an import."
 
 
 def _say_what_to_know(entry: CatalogEntry, say: Callable[..., None]) -> None:

@@ -564,6 +564,17 @@ def test_an_import_too_asks_for_the_licence(tmp_path: Path, any_fits) -> None:
     assert not weights_state("seganypet").needs_acknowledgement
 
 
+def test_a_file_of_ones_own_is_used_without_a_question_and_the_list_says_what_asks(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "seganypet_v1.pth").touch()
+    monkeypatch.setenv("SEMISAMPLUS_WEIGHTS", str(tmp_path))
+    assert find_weights("seganypet").is_file()
+    assert main(["weights", "list"]) == 0
+    asks = "seganypet: Its licence (none stated) must be acknowledged before a download or an import."
+    assert asks in capsys.readouterr().out
+
+
 def test_an_imported_file_that_changes_is_put_aside(tmp_path: Path, any_fits, monkeypatch, capsys) -> None:
     torch.save(tensors(), tmp_path / "mine.pth")
     imported = import_weights("sam-med3d", tmp_path / "mine.pth")
