@@ -23,7 +23,7 @@ from ..errors import WeightsError
 from ..run import events as kinds
 from . import weights
 from .catalog import CatalogEntry
-from .hub_errors import UnreachableError, asked_to_wait, endpoint, explained, other_ways, status_of
+from .hub_errors import UnreachableError, asked_to_wait, endpoint, explained, other_ways, status_of, token
 from .inventory import require_acknowledgement, require_disk
 from .weights import Pin, entry_of
 
@@ -205,7 +205,7 @@ def _ask(entry: CatalogEntry, say: Say, ending: threading.Event) -> Offer:
     server = endpoint()
     for file in entry.files:
         url = hf_hub_url(str(entry.repository), file.path, revision=commit or entry.revision, endpoint=server)
-        ask = partial(get_hf_file_metadata, url, endpoint=server)
+        ask = partial(get_hf_file_metadata, url, endpoint=server, token=token())
         metadata = _patiently(ask, entry, file.path, say, ending)
         found = metadata.commit_hash
         if not found or not re.fullmatch("[0-9a-f]{40}", found) or not metadata.etag:
@@ -273,6 +273,7 @@ class _Transfer:
                 revision=self.offer.commit,
                 cache_dir=weights.hub_folder(),
                 endpoint=endpoint(),
+                token=token(),
                 tqdm_class=self._bar(),
             )
 

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 from ..errors import WeightsError
 from . import weights
@@ -17,6 +18,11 @@ _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 def endpoint() -> str | None:
     """Return the address of the mirror that is to be asked in place of the Hub, or None."""
     return (os.environ.get("HF_ENDPOINT") or "").rstrip("/") or None
+
+
+def token() -> Literal[False] | None:
+    """Return False where the client must send no token, because everybody on the way could read it; else None, its own way."""
+    return False if (endpoint() or "").lower().startswith("http:") else None
 
 
 class UnreachableError(WeightsError):
@@ -65,10 +71,12 @@ def explained(error: Exception, entry: CatalogEntry, file: str) -> WeightsError:
     if full is not None:
         msg = f"{title}: there is no room for '{file}' in {weights.hub_folder()} ({full.strerror}); nothing of it was kept."
         return WeightsError(msg, "Make room, or put the cache on another disk with HF_HOME.")
+    unsent = " No token is sent to an http address: set HF_ENDPOINT to an https one." if token() is False else ""
     if _is_a(error, "GatedRepoError"):
         msg = f"{title}: its authors give access to {where} only to those who ask for it."
         return WeightsError(
-            msg, "Ask on that page; then set HF_TOKEN to a token of your account (or log in by `hf auth login`)."
+            msg,
+            f"Ask on that page; then set HF_TOKEN to a token of your account (or log in by `hf auth login`).{unsent}",
         )
     if _is_a(error, "EntryNotFoundError", "RevisionNotFoundError") and status == 404:
         msg = f"{title}: {where} has no '{file}' at {weights.commit_of(entry) or entry.revision} (HTTP 404)."
@@ -79,7 +87,7 @@ def explained(error: Exception, entry: CatalogEntry, file: str) -> WeightsError:
     if _is_a(error, "RepositoryNotFoundError") or status in (401, 403, 404):
         msg = f"{title}: {where} is not there for you (HTTP {status}): moved, private, or HF_TOKEN is wrong."
         return WeightsError(
-            msg, f"Set HF_TOKEN to a valid token, or unset a wrong one; or: {other_ways(entry, lower=True)}"
+            msg, f"Set HF_TOKEN to a valid token, or unset a wrong one; or: {other_ways(entry, lower=True)}{unsent}"
         )
     if status == 429:
         pause = asked_to_wait(error)

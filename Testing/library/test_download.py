@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from SemiSAMPlusLib.commands import main
 from SemiSAMPlusLib.errors import WeightsError
 from SemiSAMPlusLib.generalist import download as download_module
-from SemiSAMPlusLib.generalist import inventory
+from SemiSAMPlusLib.generalist import hub_errors, inventory
 from SemiSAMPlusLib.generalist.catalog import catalog
 from SemiSAMPlusLib.generalist.download import download_weights, offer_weights
 from SemiSAMPlusLib.generalist.inventory import remove_weights, verify_weights, weights_state
@@ -508,18 +508,35 @@ def test_offline_takes_what_is_there_and_asks_nobody(hub: HubServer, name: str, 
     assert read_pin(catalog()[name]) is None or read_pin(catalog()[name]).commit == COMMIT
 
 
-def test_a_token_goes_to_the_hub_and_to_nobody_else(hub: HubServer) -> None:
+def test_a_token_goes_to_the_hub_and_to_nobody_else(hub: HubServer, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     hub.behaviour.token = "hf_secret"
-    _, err = (process := child("weights", "download", "tiny")).communicate(timeout=20)
-    assert process.returncode == 1
-    assert "only to those who ask" in err
+    monkeypatch.setattr(download_module, "token", lambda: None)  # As where the server is asked by https.
+    assert "only to those who ask" in refused("tiny").what
     hub.requests.clear()
-    process = child("weights", "download", "tiny", HF_TOKEN="hf_secret")
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 0, err
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert main(["weights", "download", "tiny"]) == 0
     assert {one.token for one in hub.of_kind("metadata")} == {"Bearer hf_secret"}
     assert {one.token for one in hub.of_kind("content")} == {None}
-    assert "hf_secret" not in out + err
+    said = capsys.readouterr()
+    assert "hf_secret" not in said.out + said.err
+
+
+def test_a_token_is_not_sent_where_everybody_could_read_it(hub: HubServer) -> None:
+    hub.behaviour.token = "hf_secret"
+    _, err = (process := child("weights", "download", "tiny", HF_TOKEN="hf_secret")).communicate(timeout=20)
+    assert process.returncode == 1
+    assert {one.token for one in hub.requests} == {None}
+    assert "No token is sent to an http address: set HF_ENDPOINT to an https one." in err
+
+
+@pytest.mark.parametrize(
+    ("address", "sent"), [(None, True), ("https://mirror", True), ("http://mirror", False), ("HTTP://mirror", False)]
+)
+def test_only_an_address_without_encryption_keeps_the_token_back(monkeypatch, address: str | None, sent: bool) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    if address is not None:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+    assert hub_errors.token() is (None if sent else False)
 
 
 def test_a_proxy_is_used(hub: HubServer) -> None:
