@@ -23,9 +23,10 @@ from SemiSAMPlusLib.generalist.synthetic.generalist import WEIGHTS, Synthetic
 from SemiSAMPlusLib.generalist.synthetic.network import SyntheticNetwork
 from SemiSAMPlusLib.generalist.synthetic.pretrain import PretrainConfig, Pretrainer, dice_of
 from SemiSAMPlusLib.generalist.synthetic.simulation import depths, first_prompts, next_prompts, specialist_prompts
-from SemiSAMPlusLib.generalist.synthetic.synthesis import draw_samples
+from SemiSAMPlusLib.generalist.synthetic.synthesis import _choose_structure, draw_samples
 from SemiSAMPlusLib.run.folder import JobFolder
 from SemiSAMPlusLib.synthesis.pretraining import load_checkpoint
+from SemiSAMPlusLib.synthesis.shapes import FIRST_OBJECT, OBJECTS, LabelMaps
 
 TURNED = tuple(sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.3, -0.4, 1.1).GetMatrix())
 GRID = Grid((24, 40, 32), (1.5, 1.5, 1.5), (-31.0, 12.5, 77.0), TURNED)
@@ -81,6 +82,17 @@ def test_samples_are_whole_structures_in_normalised_images() -> None:
     shares = samples.targets.float().mean(dim=(1, 2, 3))
     assert (shares < 0.5).all()
     assert shares.median() > 0.005
+
+
+def test_a_small_piece_is_asked_for_only_where_there_is_no_larger() -> None:
+    labels = torch.zeros((1, 32, 32, 32), dtype=torch.long)
+    labels[0, 8:18, 8:16, 8:13], small = FIRST_OBJECT, labels[0, 22:27, 22:27, 22:27]
+    small[:] = FIRST_OBJECT  # 125 voxels, 131 are 0.4 % of the volume; the other piece has 400.
+    maps, known, random = LabelMaps(labels, torch.full((1, OBJECTS), -1)), torch.ones(labels.shape[1:]) > 0, _random()
+    assert {int(_choose_structure(maps, 0, known, random).sum()) for _ in range(100)} == {400}
+    labels[0, 8:18, 8:16, 8:13] = 0
+    labels[0, 12:17, 12:17, 12:17] = FIRST_OBJECT
+    assert {int(_choose_structure(maps, 0, known, random).sum()) for _ in range(5)} == {125}
 
 
 def test_a_structure_mostly_looks_unlike_what_lies_around_it() -> None:

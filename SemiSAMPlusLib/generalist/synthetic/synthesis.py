@@ -12,9 +12,9 @@ from ...synthesis.appearance import draw_images
 from ...synthesis.shapes import FIRST_OBJECT, FIRST_REST, FIRST_WALL, OBJECTS, LabelMaps, choose, draw_label_maps
 from .encoding import normalized
 
-#: Structures that are asked for are no smaller and no larger than these shares of the volume.
+#: Labels that are asked for, alone or with what they hold, are no smaller and no larger than these shares of the volume.
 _SMALLEST, _LARGEST = 0.006, 0.35
-#: Pieces of a structure below this share of the volume are not asked for.
+#: Pieces of a structure below this share of the volume are not asked for where a larger one is there.
 _SMALLEST_PIECE = 0.004
 #: How often an object, rather than a cell of the background, is asked for.
 _OBJECT_WEIGHT, _CELL_WEIGHT = 1.0, 0.2
@@ -115,8 +115,8 @@ def _choose_structure(maps: LabelMaps, index: int, known: torch.Tensor, random: 
     structure = torch.isin(labels, torch.tensor(sorted(wanted))) & known
     pieces, number = ndimage.label(structure.numpy())
     if number > 1:
-        sizes = np.bincount(pieces.ravel())[1:].astype(float) ** 2
+        sizes = np.bincount(pieces.ravel())[1:].astype(float)
         sizes[sizes < min(_SMALLEST_PIECE * labels.numel(), sizes.max())] = 0
-        piece = int(torch.multinomial(torch.from_numpy(sizes), 1, generator=random))
+        piece = int(torch.multinomial(torch.from_numpy(sizes**2), 1, generator=random))
         structure = torch.from_numpy(pieces == piece + 1)
     return structure
