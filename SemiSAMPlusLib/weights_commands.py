@@ -218,7 +218,8 @@ def show_generalists(*, notes: bool = False) -> None:
             continue
         state = weights_state(name)
         states.append(state)
-        word, style = _STATES[state.state]
+        lacks_package = state.state == "ready" and state.missing_package
+        word, style = ("needs package", "yellow") if lacks_package else _STATES[state.state]
         size = "none" if not entry.needs_weights else byte_text(state.size) if state.size else "unknown"
         table.add_row(Text(name), Text(word, style=style), size, state.license, Text(entry.purpose))
     console = make_console()
@@ -235,6 +236,8 @@ def _notes(state: WeightsState, *, everything: bool) -> Iterator[str]:
         yield state.contamination
     if state.state == "damaged":
         yield f"Damaged. {state.remedy}"
+    if state.missing_package:
+        yield f'Needs a package that is not installed: pip install "{state.missing_package}".'
     if not everything:
         return
     if state.unverified:

@@ -104,6 +104,9 @@ class WeightsSection:
         if self.job is not None and self.job.name == facts.name:
             share = f"{100 * self.job.bytes // self.job.total} %" if self.job.total else "…"
             return share, _("At work on its weights"), "warning"
+        if facts.state == "ready" and facts.missing_package:
+            tip = _('Install its package first: pip install "{package}"').format(package=facts.missing_package)
+            return _("needs package"), tip, "warning"
         if facts.state == "ready":
             size = bytes_text(facts.size) if facts.size else _("no weights needed")
             return _("ready"), _("Ready: {size}").format(size=size), "good"

@@ -55,7 +55,7 @@ class CatalogEntry:
         modalities: The kinds of image that it was trained on: CT, MR, PET, US, or any.
         anatomy: What it was trained to segment.
         adapter: The program's own class that wraps the model, see :mod:`.registry`.
-        package: The Python package that must be installed to use it, or None.
+        package: The Python package that must be installed to use it, as pip is asked for it, or None.
         repository: Its repository on the Hugging Face Hub, or None where its weights are not there.
         revision: The full commit hash of ``repository``; a branch where that is not known.
         last_change: The commit that last changed the weights, maybe shortened; for readers only.

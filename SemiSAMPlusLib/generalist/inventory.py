@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from uuid import uuid4
@@ -34,7 +36,8 @@ class WeightsState:
             the first download has pinned it.
         contamination: Which public test data the model was trained on, or None.
         files: Where the files are, the model itself first; none where they are missing.
-        remedy: How to get what is missing or damaged, in one sentence; empty where nothing is.
+        remedy: How to get weights that are missing or damaged, in one sentence; empty where none are.
+        missing_package: The Python package that must be installed first, as pip is asked for it; None where none is missing.
     """
 
     name: str
@@ -48,6 +51,7 @@ class WeightsState:
     contamination: str | None
     files: tuple[Path, ...]
     remedy: str
+    missing_package: str | None
 
 
 @dataclass(frozen=True)
@@ -101,12 +105,22 @@ def weights_state(name: str) -> WeightsState:
         contamination=entry.contamination,
         files=tuple(place.values()),
         remedy="" if state == "ready" else weights.how_to_get(entry),
+        missing_package=entry.package if entry.package and not _is_installed(entry.package) else None,
     )
 
 
 def weights_states() -> tuple[WeightsState, ...]:
     """Return :func:`weights_state` of every generalist of the catalog."""
     return tuple(weights_state(name) for name in catalog())
+
+
+def _is_installed(package: str) -> bool:
+    """Return whether a package is there, whatever its release: that its adapter checks."""
+    try:
+        version(re.split("[<>=!~]", package)[0])
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def require_acknowledgement(entry: CatalogEntry) -> None:

@@ -217,6 +217,7 @@ def test_a_missing_package_is_told_with_the_command(monkeypatch: pytest.MonkeyPa
 def test_the_extra_asks_for_the_same_releases() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["optional-dependencies"]["nninteractive"] == [REQUIREMENT]
+    assert catalog()["nninteractive"].package == REQUIREMENT
 
 
 # How it is asked

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from SemiSAMPlusLib.generalist.weights import (
     find_weights,
     hub_folder,
     known_sha256,
+    place_in,
     quarantine_folder,
     read_pin,
     sha256_of,
@@ -573,6 +575,28 @@ def test_a_file_of_ones_own_is_used_without_a_question_and_the_list_says_what_as
     assert main(["weights", "list"]) == 0
     asks = "seganypet: Its licence (none stated) must be acknowledged before a download or an import."
     assert asks in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_lacks_its_package_is_not_said_to_be_ready(tmp_path: Path, monkeypatch, capsys, installed: bool) -> None:
+    def version(name: str) -> str:
+        assert name == "nnInteractive"
+        if not installed:
+            raise PackageNotFoundError(name)
+        return "2.6.0"
+
+    monkeypatch.setattr(inventory, "version", version)
+    monkeypatch.setenv("SEMISAMPLUS_WEIGHTS", str(tmp_path))
+    for path in place_in(tmp_path, catalog()["nninteractive"]).values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert weights_state("nninteractive").state == "ready"
+    assert main(["generalists"]) == 0
+    text = capsys.readouterr().out
+    (row,) = [line for line in text.splitlines() if line.strip().startswith("nninteractive ")]
+    assert ("needs package" in row) is not installed
+    command = 'nninteractive: Needs a package that is not installed: pip install "nnInteractive>=2.6,<3".'
+    assert (command in text) is not installed
 
 
 def test_an_imported_file_that_changes_is_put_aside(tmp_path: Path, any_fits, monkeypatch, capsys) -> None:

@@ -177,6 +177,20 @@ def test_weights_that_are_here_can_be_removed_after_a_question(stage: Any, tmp_p
     assert select(stage, "sam-med3d").text(STATE) == "needs weights"
 
 
+def test_weights_without_their_package_are_not_said_to_be_ready(stage: Any, monkeypatch: Any) -> None:
+    from SemiSAMPlusLib.generalist import inventory
+    from SemiSAMPlusLib.generalist.weights import imported_folder, place_in
+
+    monkeypatch.setattr(inventory, "_is_installed", lambda package: False)
+    for file in place_in(imported_folder(), catalog()["nninteractive"]).values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"weights")
+    stage.panel.method.weights.look_again()
+    item = select(stage, "nninteractive")
+    assert item.text(STATE) == "needs package"
+    assert 'pip install "nnInteractive>=2.6,<3"' in item.toolTip(STATE)
+
+
 def test_the_real_child_process_refuses_what_is_no_file_of_weights(scene: Any, tmp_path: Path) -> None:
     """The command line that the panel writes is the one that the program reads."""
     from host import conversation
