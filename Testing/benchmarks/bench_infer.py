@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import SimpleITK as sitk
 import torch
+from measuring import DATA, peak_memory
 from monai.inferers import sliding_window_inference
 from monai.transforms import KeepLargestConnectedComponent
 from torch import nn
@@ -46,7 +45,6 @@ from SemiSAMPlusLib.specialist.inference import arithmetic
 from SemiSAMPlusLib.specialist.networks import build_specialist
 from SemiSAMPlusLib.specialist.specialist import Specialist
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "left_atrium"
 #: Columns, rows and slices of the large volume, and its voxel size in mm.
 LARGE, VOXEL = (512, 512, 600), (0.8, 0.8, 1.0)
 Way = Callable[[Specialist, Path], np.ndarray]
@@ -239,16 +237,6 @@ def _predict_alone(name: str, path: str, spacing: float, threads: int) -> dict[s
     return {"seconds": seconds, "peak_gb": peak_memory() / 1e9, "voxels": int((labels > 0).sum())}
 
 
-def peak_memory() -> int:
-    """Return the greatest memory that this process has had, in bytes."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def predict_alone(name: str, path: Path, spacing: float) -> dict[str, float]:
     """Predict a volume in a process of its own: seconds, peak memory in GB, and how many voxels were found."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
@@ -279,9 +267,9 @@ def main(
         torch.set_num_threads(threads)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        if DATA.is_dir():
-            images = sorted((DATA / "images").glob("*.nii.gz"))[cases[0] - 1 : cases[1]]
-            labels = [DATA / "labels" / path.name for path in images]
+        if (DATA / "left_atrium").is_dir():
+            images = sorted((DATA / "left_atrium" / "images").glob("*.nii.gz"))[cases[0] - 1 : cases[1]]
+            labels = [DATA / "left_atrium" / "labels" / path.name for path in images]
             specialist = Specialist.load(run) if run is not None else untrained(1.25, (40, 64, 88), 1.0)
             title = "Left atrium"
         else:

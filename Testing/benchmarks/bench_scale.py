@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import SimpleITK as sitk
 import torch
-from measuring import DATA
+from measuring import DATA, peak_memory
 
 from SemiSAMPlusLib.cohort.cohort import Case, Class, Cohort, Role
 from SemiSAMPlusLib.cohort.discovery import find_cohort
@@ -171,16 +170,6 @@ def _predict_alone(size: tuple[int, int, int], folder: str, threads: int | None)
     begun = time.perf_counter()
     specialist.predict([path])
     return {"seconds": time.perf_counter() - begun, "peak_gb": peak_memory() / 1e9}
-
-
-def peak_memory() -> int:
-    """Return the greatest memory that this process has had, in bytes."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def main(

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from measuring import DATA
 from scipy.ndimage import distance_transform_edt, label
 
 from SemiSAMPlusLib.cohort.intensity import Normalization
@@ -26,7 +27,6 @@ from SemiSAMPlusLib.generalist.generalist import Generalist, PromptSet
 from SemiSAMPlusLib.generalist.registry import create_generalist
 from SemiSAMPlusLib.generalist.synthetic.generalist import Synthetic
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 CLICKS = (1, 3, 5, 10)
 
 
