@@ -84,6 +84,11 @@ def add_cases() -> None:
 
 def main() -> None:
     """Measure."""
+    from host.missing import what_is_missing
+
+    if (reason := what_is_missing()) is not None:
+        print(f"Not measured: {reason}")
+        return
     import host
 
     host.start()

@@ -185,6 +185,9 @@ def main(
     output: Path | None = None,
 ) -> None:
     """Measure, print a line for each structure, and write every value as JSON where ``output`` is given."""
+    if not (DATA / dataset / "images").is_dir():
+        print(f"Not measured: the volumes of {DATA / dataset} are not here")
+        return
     torch.set_num_threads(1)
     scores = measure(dataset, generalists, cases, every, split, spacing, structures)
     if output is not None:

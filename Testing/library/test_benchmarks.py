@@ -11,6 +11,28 @@ from tiny import tiny_cohort
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
+def test_without_the_real_volumes_clicks_are_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    benchmark = importlib.import_module("bench_zero_shot")
+    monkeypatch.setattr(benchmark, "DATA", tmp_path)
+    benchmark.main()
+    assert capsys.readouterr().out == f"Not measured: the volumes of {tmp_path / 'left_atrium'} are not here\n"
+
+
+def test_without_the_host_the_panel_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from host import missing
+
+    monkeypatch.syspath_prepend(FOLDER)
+    benchmark = importlib.import_module("bench_panel")
+    monkeypatch.setattr(missing, "what_is_missing", lambda: "it is not here")
+    benchmark.main()
+    assert capsys.readouterr().out == "Not measured: it is not here\n"
+
+
 def test_steps_are_measured_where_generalists_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)
     benchmark = importlib.import_module("bench_step")
