@@ -190,16 +190,7 @@ class _Run:
     @property
     def seconds(self) -> float:
         """How long processes worked: pauses between a stop and a resumption do not count."""
-        total, began, latest = 0.0, None, None
-        for event in self.events:
-            time = event.get("time")
-            if not isinstance(time, (int, float)):
-                continue
-            if event["event"] == kinds.STARTED or began is None:
-                total += (latest - began) if began is not None and latest is not None else 0.0
-                began = time
-            latest = time
-        return total + ((latest - began) if began is not None and latest is not None else 0.0)
+        return kinds.seconds_of_work(self.events)
 
     def series(self, kind: str, key: str) -> dict[str, list[tuple[float, float]]]:
         """Return for each name in the events' ``key`` its points (iteration, value)."""

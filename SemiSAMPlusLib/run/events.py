@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -121,3 +121,21 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     while some := reader.read():
         events += some
     return events
+
+
+def seconds_of_work(events: Iterable[Mapping[str, Any]]) -> float:
+    """Return how long processes worked on a folder: pauses between a stop and a resumption do not count.
+
+    Args:
+        events: As :func:`read_events` returns them.
+    """
+    total, began, latest = 0.0, None, None
+    for event in events:
+        moment = event.get("time")
+        if not isinstance(moment, (int, float)):
+            continue
+        if event["event"] == STARTED or began is None:
+            total += (latest - began) if began is not None and latest is not None else 0.0
+            began = moment
+        latest = moment
+    return total + ((latest - began) if began is not None and latest is not None else 0.0)

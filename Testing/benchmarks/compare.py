@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from SemiSAMPlusLib.run.events import read_events, seconds_of_work
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,8 +74,7 @@ def _run(arguments: argparse.Namespace, labeled: int, row: str, seed: int) -> di
         evaluations = {"evaluation": _evaluate(folder, "predictions", cohort)}
         if generalists:
             evaluations["alone"] = _evaluate(folder, "predictions-alone", cohort, "--no-refine")
-        events = [json.loads(line) for line in (folder / "run" / "events.jsonl").read_text().splitlines()]
-        minutes = (events[-1]["time"] - events[0]["time"]) / 60
+        minutes = seconds_of_work(read_events(folder / "run" / "events.jsonl")) / 60
         result.write_text(json.dumps({"minutes": minutes, **evaluations}))
         print(f"{name}: {_line(labeled, row, [json.loads(result.read_text())])}", file=sys.stderr, flush=True)
     return json.loads(result.read_text())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,24 @@ def test_without_the_real_volumes_clicks_are_not_measured(
     monkeypatch.setattr(benchmark, "DATA", tmp_path)
     benchmark.main()
     assert capsys.readouterr().out == f"Not measured: the volumes of {tmp_path / 'left_atrium'} are not here\n"
+
+
+def test_the_minutes_of_a_resumed_training_hold_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    benchmark = importlib.import_module("compare")
+    times = [("started", 0.0), ("progress", 60.0), ("started", 9000.0), ("finished", 9120.0)]
+    run = tmp_path / "supervised-1-seed0" / "run"
+    run.mkdir(parents=True)
+    (run / "run.json").touch()
+    lines = [json.dumps({"event": kind, "time": time}) + "\n" for kind, time in times]
+    (run / "events.jsonl").write_text("".join(lines), encoding="ascii")
+    monkeypatch.setattr(benchmark, "_call", lambda *words: None)
+    evaluation = {"cases": [{"dice": 0.5, "hd95_mm": 1.0, "asd_mm": 1.0}]}
+    monkeypatch.setattr(benchmark, "_evaluate", lambda *arguments: evaluation)
+    arguments = argparse.Namespace(
+        output=tmp_path, folder=tmp_path, cases="1", test="2", classes=[], iterations=1, flags=""
+    )
+    assert benchmark._run(arguments, 1, "supervised", 0)["minutes"] == 3.0
 
 
 def test_without_the_host_the_panel_is_not_measured(

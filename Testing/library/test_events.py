@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from SemiSAMPlusLib.run.events import EventReader, EventWriter, read_events
+from SemiSAMPlusLib.run.events import EventReader, EventWriter, read_events, seconds_of_work
 
 
 @pytest.fixture
@@ -116,3 +116,11 @@ def test_numbers_that_json_does_not_know_leave_the_line_readable_by_any_reader(p
 
     (line,) = path.read_text(encoding="ascii").splitlines()
     assert json.loads(line, parse_constant=refuse)["losses"] == {"supervised": None, "pseudo": None}
+
+
+def test_a_pause_before_a_resumption_is_no_work() -> None:
+    times = [("started", 100.0), ("progress", 160.0), ("started", 9000.0), ("progress", 9010.0), ("finished", 9020.0)]
+    events = [{"event": kind, "time": time} for kind, time in times]
+    assert seconds_of_work(events) == 80.0
+    assert seconds_of_work([*events, {"event": "message"}]) == 80.0
+    assert seconds_of_work([]) == 0.0
