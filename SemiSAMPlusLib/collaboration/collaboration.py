@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import exp
 from pathlib import Path
@@ -25,11 +25,11 @@ from ..generalist.generalist import Generalist, PromptSet, SelfJudging
 from ..specialist.inference import where_structures_can_be
 from ..specialist.pieces import keep_largest_pieces
 from ..specialist.specialist import Specialist
-from .confidence import mean_and_variance, voxel_confidence
+from .answer import Answer, agreement, answer_together
 from .prompts import PromptSettings, make_prompts
-from .regularization import TaughtPatch, combine, compete
+from .regularization import TaughtPatch, combine
 from .sizes import further_shifted, shift_to_size, shifted
-from .trust import SETS, EarnedTrust, View, agreement, choose_typical, earn_trust, make_views
+from .trust import SETS, EarnedTrust, View, choose_typical, earn_trust, make_views
 
 #: Memory in bytes for the embeddings of the views on which trust is measured.
 _VIEW_BYTES = 128 << 20
@@ -69,19 +69,6 @@ class CollaborationSettings:
     trust: float | None = None
     trust_every: int = 100
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one generalist says of a region.
-
-    Attributes:
-        mean: (classes with background, z, y, x) probabilities without NaN.
-        confidence: (z, y, x) in 0..1, the least over the classes; 0 where there is no opinion.
-    """
-
-    mean: torch.Tensor
-    confidence: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -228,15 +215,14 @@ class Collaboration:
             return {name: self.trust[name] for name in agreements}
         return self.earned.shares(agreements)
 
-    def _answer_view(self, name: str, specialist: Specialist, view: View) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _answer_view(self, name: str, specialist: Specialist, view: View) -> Answer | None:
         grid = view.case.grid
         prompts = self._prompts(specialist, view.probabilities, grid, (self.settings.seed, 12))
         # Least grey value 0, as generalists expect of files: what is normalised lies around 0.
         volume = Volume((view.image - view.image.amin()).cpu().numpy(), grid)
         spacing = self.generalists[name].spacing
         embedding = self._view_stores[name].get(view.key, lambda: _at_spacing(volume, spacing))
-        answer = self._ask(name, embedding, prompts, grid, view.probabilities)
-        return None if answer is None else (answer.mean, answer.confidence)
+        return self._ask(name, embedding, prompts, grid, view.probabilities)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
@@ -349,11 +335,11 @@ class Collaboration:
     def _ask(
         self, name: str, embedding: Any, prompts: Sequence[list[PromptSet]], region: Grid, belief: torch.Tensor
     ) -> Answer | None:
-        """Ask for all classes in one batched call; where the specialist sees a class that is not asked for, nobody knows better."""
-        asked = [index for index, sets in enumerate(prompts) if sets]
+        """Ask for all classes in one batched call; None where there is none to ask about."""
+        asked = [index for index, sets in enumerate(prompts, start=1) if sets]
         if not asked:
             return None
-        flat = [prompt_set for index in asked for prompt_set in prompts[index]]
+        flat = [prompt_set for sets in prompts for prompt_set in sets]
         generalist = self.generalists[name]
         with torch.no_grad():
             if isinstance(generalist, SelfJudging):
@@ -363,17 +349,8 @@ class Collaboration:
                 quality = torch.ones(len(flat))
         device, shape = belief.device, (len(asked), self.settings.prompts.sets)
         answers, quality = answers.to(device, torch.float32).unflatten(0, shape), quality.to(device).unflatten(0, shape)
-        mean = torch.zeros((len(prompts), *region.shape), device=device)
-        variance, expected = torch.zeros_like(mean), torch.ones(len(prompts), 1, 1, 1, device=device)
-        for place, index in enumerate(asked):
-            mean[index], variance[index] = mean_and_variance(answers[place])
-            expected[index] = quality[place].mean()
-        confidence = (expected * voxel_confidence(variance, self.settings.temperature)).amin(dim=0)
-        for index, sets in enumerate(prompts):
-            if not sets:
-                confidence = confidence * (1 - belief[index + 1].float())
-        sized = shifted(compete(mean), self.shifts.get(name, ()))
-        return Answer(sized.nan_to_num(nan=0.0), confidence)
+        answer = answer_together(asked, answers, quality, belief, self.settings.temperature)
+        return replace(answer, mean=shifted(answer.mean, self.shifts.get(name, ())))
 
     # -- embedding ahead --------------------------------------------------------------------------------------------
 
@@ -415,7 +392,7 @@ def plain_view(patch: Patch, specialist: Specialist) -> torch.Tensor:
 
 
 def _agreements(answers: Mapping[str, Answer], belief: torch.Tensor) -> dict[str, float]:
-    return {name: agreement(answer.mean, belief) for name, answer in answers.items()}
+    return {name: agreement(answer, belief) for name, answer in answers.items()}
 
 
 def _box_to_ask_about(probabilities: torch.Tensor) -> Box:

@@ -11,22 +11,6 @@ from ..cohort.augmentation import look_up
 from ..specialist.losses import dice_and_cross_entropy, known
 
 
-def compete(probabilities: torch.Tensor) -> torch.Tensor:
-    """Let the answers for several structures compete with each other and with background (ours; the paper is binary).
-
-    Each structure's odds p/(1-p) stand against background's odds of 1; for one structure this is p itself.
-
-    Args:
-        probabilities: (classes, z, y, x), each structure's own answer, NaN where there is no opinion.
-
-    Returns:
-        (classes with background, z, y, x) that sum to 1, NaN where any answer has no opinion.
-    """
-    limited = probabilities.clamp(1e-4, 1 - 1e-4)
-    odds = limited / (1 - limited)
-    return torch.cat([torch.ones_like(odds[:1]), odds]) / (1 + odds.sum(dim=0, keepdim=True))
-
-
 def combine(
     answers: Sequence[torch.Tensor], confidences: Sequence[torch.Tensor], trusts: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:

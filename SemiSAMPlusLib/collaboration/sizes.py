@@ -14,7 +14,7 @@ from math import log
 import numpy as np
 import torch
 
-from .trust import is_an_answer
+from .answer import is_an_answer
 
 #: No shift of log-odds is larger: who takes twice of what is meant, or half of it, has another structure in mind.
 _MOST = 1.0
@@ -27,7 +27,7 @@ def shift_to_size(answer: torch.Tensor, belief: torch.Tensor, agreed: float) -> 
     Args:
         answer: (classes with background, z, y, x) a generalist's probabilities.
         belief: Like them, the specialist's.
-        agreed: Their agreement (:func:`~SemiSAMPlusLib.collaboration.trust.agreement`).
+        agreed: Their agreement (:func:`~SemiSAMPlusLib.collaboration.answer.agreement`).
 
     Returns:
         For each structure the shift; None where one of both sees nothing of it, or the answer is none to what was asked.

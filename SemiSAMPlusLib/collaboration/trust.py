@@ -33,6 +33,7 @@ from ..cohort.volume import triple
 from ..specialist.overlap import dice_by_class
 from ..specialist.pieces import to_classes
 from ..specialist.specialist import Specialist
+from .answer import Answer, agreement, is_an_answer
 
 #: How strongly labelled cases are deformed, in multiples of the training's augmentation; and how often each.
 _STRENGTHS, _DRAWS = (1.0, 2.0, 3.0), 4
@@ -48,8 +49,6 @@ _LEAST_SHARE, _MOST_SHARE = 0.1, 0.5
 _BEFOREHAND, _WORTH = 0.5, 4.0
 #: Shares lower the Dice of views if they lower it by more than this on average; less is chance.
 _LEAST_GAIN = -0.005
-#: An answer whose Dice with the specialist's segmentation is less does not answer the prompts that were made of it.
-_LEAST_AGREEMENT = 0.5
 #: Unlabelled cases on which trust on average is measured.
 _TYPICAL = 8
 
@@ -77,9 +76,8 @@ class View:
     dice: float
 
 
-#: Returns a generalist's mean answer (classes with background, z, y, x) and its confidence (z, y, x) for a view, without
-#: NaN, or None where it could not be asked.
-Ask = Callable[[View], tuple[torch.Tensor, torch.Tensor] | None]
+#: Returns a generalist's answer about a view, or None where it could not be asked.
+Ask = Callable[[View], Answer | None]
 
 
 @dataclass(frozen=True)
@@ -133,17 +131,6 @@ class EarnedTrust:
     def from_dict(cls, data: Mapping[str, Any]) -> EarnedTrust:
         """Return what :meth:`to_dict` described."""
         return cls(tuple(data["names"]), tuple(Lesson(**lesson) for lesson in data["lessons"]))
-
-
-def agreement(answer: torch.Tensor, belief: torch.Tensor) -> float:
-    """Return the mean Dice, over the structures that either shows, of two probabilities (classes with background, z, y, x)."""
-    dice = _mean_dice(answer.max(dim=0).indices, belief.max(dim=0).indices, len(belief) - 1)
-    return 1.0 if dice is None else dice
-
-
-def is_an_answer(agreed: float) -> bool:
-    """Return whether an answer agrees so far with the specialist that it is one to the prompts that were made of it."""
-    return agreed >= _LEAST_AGREEMENT
 
 
 def choose_typical(names: Sequence[str], seed: int) -> list[str]:
@@ -207,16 +194,14 @@ def earn_trust(views: Sequence[View], ask: Mapping[str, Ask], before: Sequence[L
     return EarnedTrust(tuple(ask), (*now, *before))
 
 
-def _learn(
-    view: View, answers: Sequence[tuple[torch.Tensor, torch.Tensor] | None]
-) -> tuple[Lesson, list[torch.Tensor]]:
+def _learn(view: View, answers: Sequence[Answer | None]) -> tuple[Lesson, list[torch.Tensor]]:
     """Return what the answers to one view teach, its gain still open, and the corrections w (F̄ - f) in them."""
     belief = view.probabilities
     error = torch.stack([view.truth == index for index in range(len(belief))]).float() - belief
-    corrections = [torch.zeros_like(error) if a is None else a[1] * (a[0] - belief) for a in answers]
+    corrections = [torch.zeros_like(error) if a is None else a.confidence * (a.mean - belief) for a in answers]
     lesson = Lesson(
         number=view.number,
-        agreements=[1.0 if a is None else agreement(a[0], belief) for a in answers],
+        agreements=[1.0 if a is None else agreement(a, belief) for a in answers],
         products=[[float((mine * other).sum()) for other in corrections] for mine in corrections],
         along=[float((mine * error).sum()) for mine in corrections],
     )
@@ -225,7 +210,7 @@ def _learn(
 
 def _counts(lessons: Sequence[Lesson], here: np.ndarray) -> np.ndarray:
     """Return how much each lesson counts for agreements like those ``here``; the nearest counts 1, however far it is."""
-    answering = np.flatnonzero(here >= _LEAST_AGREEMENT)
+    answering = np.flatnonzero([is_an_answer(agreed) for agreed in here])
     if not lessons or not answering.size:
         return np.zeros(len(lessons))
     agreements = np.array([lesson.agreements for lesson in lessons])
@@ -239,7 +224,7 @@ def _fitted(lessons: Sequence[Lesson], counts: np.ndarray, here: np.ndarray) -> 
     It is a non-negative least squares fit of the corrections to the specialist's error, of which the lessons keep all
     products that it needs, with what is held of the shares beforehand as further equations.
     """
-    shares, answering = np.zeros(len(here)), np.flatnonzero(here >= _LEAST_AGREEMENT)
+    shares, answering = np.zeros(len(here)), np.flatnonzero([is_an_answer(agreed) for agreed in here])
     if not lessons or not answering.size:
         return shares
     products = np.tensordot(counts, [lesson.products for lesson in lessons], axes=1)[np.ix_(answering, answering)]

@@ -1,13 +1,12 @@
-"""Several answers to one question, of several structures and from several generalists, become one with a confidence."""
+"""Several answers to one question, to several prompt sets and from several generalists, become one with a confidence."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from SemiSAMPlusLib.collaboration.confidence import mean_and_variance, voxel_confidence
-from SemiSAMPlusLib.collaboration.regularization import combine, compete
+from SemiSAMPlusLib.collaboration.regularization import combine
 
 SHAPE = (24, 24, 24)
 
@@ -33,28 +32,6 @@ def test_one_answer_is_taken_at_its_word() -> None:
     mean, variance = mean_and_variance(torch.full((1, 3), 0.3))
     assert mean.tolist() == pytest.approx([0.3] * 3)
     assert voxel_confidence(variance, 0.05).tolist() == [1.0] * 3
-
-
-@pytest.mark.parametrize("classes", [1, 2, 4])
-def test_competing_structures_and_background_sum_to_1(classes: int) -> None:
-    answers = torch.from_numpy(np.random.default_rng(0).random((classes, 5, 5, 5), dtype=np.float32))
-    answers[:, 0] = torch.tensor([0.0, 1.0, 0.5, 1.0, 0.0])
-    competed = compete(answers)
-    assert competed.shape == (classes + 1, 5, 5, 5)
-    torch.testing.assert_close(competed.sum(dim=0), torch.ones(5, 5, 5))
-    assert (competed >= 0).all()
-    if classes == 1:
-        torch.testing.assert_close(competed[1], answers[0].clamp(1e-4, 1 - 1e-4))
-    else:
-        assert torch.equal(competed[1:].argmax(dim=0)[1:], answers.argmax(dim=0)[1:])
-
-
-def test_no_opinion_of_a_structure_is_none_of_the_voxel() -> None:
-    answers = torch.rand(2, 3, 3, 3)
-    answers[1, 0, 0, 0] = torch.nan
-    competed = compete(answers)
-    assert torch.isnan(competed[:, 0, 0, 0]).all()
-    assert torch.isfinite(competed[:, 1:]).all()
 
 
 def _answers(count: int, classes: int = 2) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

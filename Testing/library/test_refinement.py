@@ -83,7 +83,7 @@ def test_a_generalist_that_is_not_at_hand_is_told_and_done_without(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(spec: str, device: Any) -> FakeGeneralist:
-        assert spec == "fake=somewhere"
+        assert spec == f"fake={Path('somewhere').absolute()}"
         raise WeightsError("somewhere: is missing.", "Bring it back.")
 
     alone = _labels(run.path, tmp_path / "alone", refine=False)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from SemiSAMPlusLib.collaboration.answer import Answer, agreement
 from SemiSAMPlusLib.collaboration.sizes import further_shifted, shift_to_size, shifted
-from SemiSAMPlusLib.collaboration.trust import agreement
 
 SHAPE = (24, 24, 24)
 
@@ -20,7 +20,8 @@ def _soft(radius: float, width: float = 1.0) -> torch.Tensor:
 
 
 def _needed(answer: torch.Tensor, belief: torch.Tensor) -> list[float | None]:
-    return shift_to_size(answer, belief, agreement(answer, belief))
+    whole = Answer(answer, torch.ones(SHAPE), tuple(range(1, len(belief))))
+    return shift_to_size(answer, belief, agreement(whole, belief))
 
 
 def _shifts(answers: list[torch.Tensor], beliefs: list[torch.Tensor], before: list[float]) -> list[float]:

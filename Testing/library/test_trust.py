@@ -14,7 +14,8 @@ from torch import nn
 
 from SemiSAMPlusLib.cohort.patches import PreparedCase
 from SemiSAMPlusLib.cohort.volume import Grid
-from SemiSAMPlusLib.collaboration.trust import Ask, EarnedTrust, Lesson, View, agreement, earn_trust, make_views
+from SemiSAMPlusLib.collaboration.answer import Answer
+from SemiSAMPlusLib.collaboration.trust import Ask, EarnedTrust, Lesson, View, earn_trust, make_views
 from SemiSAMPlusLib.specialist.specialist import Specialist
 
 SHAPE = (24, 24, 24)
@@ -46,9 +47,9 @@ def _views(tmp_path: Path, count: int = 2) -> tuple[Specialist, list[PreparedCas
 def _saying(say: Callable[[View], torch.Tensor], weight: float = 1.0) -> Ask:
     """Make one who answers with a probability."""
 
-    def ask(view: View) -> tuple[torch.Tensor, torch.Tensor]:
+    def ask(view: View) -> Answer:
         probability = say(view)
-        return torch.stack([1 - probability, probability]), torch.full(probability.shape, weight)
+        return Answer(torch.stack([1 - probability, probability]), torch.full(probability.shape, weight), (1,))
 
     return ask
 
@@ -227,12 +228,3 @@ def test_who_says_the_same_twice_is_believed_once() -> None:
             shares.append(sum(EarnedTrust(names, (lesson,) * views).shares(dict.fromkeys(names, 0.8)).values()))
         assert shares[1] == pytest.approx(shares[0], abs=0.1)
     assert shares == [pytest.approx(0.3, abs=0.01)] * 2
-
-
-def test_agreement_is_the_mean_dice_of_what_both_say() -> None:
-    first = torch.nn.functional.one_hot(torch.tensor([0, 1, 1, 2]), 3).T.float()[..., None, None]
-    second = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 2]), 3).T.float()[..., None, None]
-    assert agreement(first, second) == pytest.approx(2 / 3)
-    assert agreement(first, first) == 1
-    nothing = torch.tensor([1.0, 0, 0]).view(3, 1, 1, 1)
-    assert agreement(nothing, nothing) == 1
