@@ -68,7 +68,7 @@ def predict(
     Raises:
         WeightsError: If ``source`` holds no trained specialist.
         VolumeError: If an image is missing, cannot be read or has other channels, or a prediction would take the place
-            of something that is no prediction.
+            of something that is no prediction, or of another one.
         RunFolderError: If another job works in ``output``, or it is a run folder.
         SemiSAMPlusError: If the device cannot be used.
     """
@@ -76,14 +76,15 @@ def predict(
         msg = f"The format is '{format}', expected {' or '.join(get_args(Format))}."
         raise ConfigError(msg, "Choose one of them.")
     source, folder = Path(source), JobFolder(output)
-    ours = _require_own_folder(folder, images or ())
+    _require_own_folder(folder, images or ())
+    chosen, sentence = choose_device(device, doing="Predicting")
+    specialist = Specialist.load(source, chosen)
+    cases = _test_cases(source) if images is None else find_inputs(images, specialist.channels)
+    targets = [folder.path / f"{_file_name(case.name)}.{format}" for case in cases]
+    # Before the folder is taken: what is refused leaves nothing in a stranger's folder.
+    _require_no_loss(folder, cases, targets, uncertainty=uncertainty)
     with _working(folder, observer) as events:
-        chosen, sentence = choose_device(device, doing="Predicting")
-        specialist = Specialist.load(source, chosen)
-        cases = _test_cases(source) if images is None else find_inputs(images, specialist.channels)
         raise_faults(check_inputs(cases, specialist.channels))
-        targets = [folder.path / f"{_file_name(case.name)}.{format}" for case in cases]
-        _require_no_loss(cases, targets, uncertainty=uncertainty, ours=ours)
         events.write(kinds.STARTED, device=str(chosen), iterations=len(cases))
         events.write(kinds.MESSAGE, text=sentence)
         collaboration = _generalists_of(specialist, events) if refine else None
@@ -127,9 +128,10 @@ def _predict_all(
             return list(targets[:done])
         predicted = specialist.predict(case.images, name=case.name, refine=refine)
         write_segmentation(target, predicted.labels, predicted.grid, specialist.classes)
-        if uncertainty:
+        beside = _uncertainty_of(target) if uncertainty else None
+        if beside is not None:
             source = PREDICTIVE_ENTROPY if refine is None else REFINED_ENTROPY
-            write_uncertainty(_uncertainty_of(target), predicted.entropy, predicted.grid, source)
+            write_uncertainty(beside, predicted.entropy, predicted.grid, source)
         left = (time.monotonic() - began) / (done + 1) * (len(cases) - done - 1)
         events.write(
             kinds.PROGRESS,
@@ -139,6 +141,7 @@ def _predict_all(
             losses={},
             case=case.name,
             file=target.name,
+            uncertainty=None if beside is None else beside.name,
         )
     return list(targets)
 
@@ -179,8 +182,8 @@ def _test_cases(source: Path) -> tuple[Case, ...]:
 # What must not be lost
 
 
-def _require_own_folder(folder: JobFolder, images: Sequence[Path]) -> bool:
-    """Refuse a folder that holds other things, and return whether an earlier prediction made it."""
+def _require_own_folder(folder: JobFolder, images: Sequence[Path]) -> None:
+    """Refuse a folder that is no place for predictions."""
     if (folder.path / "run.json").exists():
         msg = f"{folder.path}: is a run folder, expected a folder for predictions."
         raise RunFolderError(msg, f"Give a folder of its own, such as {folder.path / 'predictions'}.")
@@ -188,25 +191,40 @@ def _require_own_folder(folder: JobFolder, images: Sequence[Path]) -> bool:
     if folder.path.resolve() in {place.resolve() for place in places}:
         msg = f"{folder.path}: holds the images, and predictions would mix with them."
         raise VolumeError(msg, f"Give predictions a folder of their own, such as {folder.path / 'predictions'}.")
-    return (folder.owner() or {}).get("kind") == "predict"
 
 
-def _require_no_loss(cases: Sequence[Case], targets: Sequence[Path], *, uncertainty: bool, ours: bool) -> None:
-    """Refuse to write over an input, over its label, and over anything that no prediction wrote."""
+def _require_no_loss(folder: JobFolder, cases: Sequence[Case], targets: Sequence[Path], *, uncertainty: bool) -> None:
+    """Refuse to write over an input, over its label, over anything that no prediction wrote, and one over another."""
     inputs = {_place(path) for case in cases for path in (*case.images, case.label) if path is not None}
+    ours = {_place(path) for path in _written_before(folder)}
+    writers: dict[str, str] = {}
     faults: list[SemiSAMPlusError] = []
     for case, target in zip(cases, targets, strict=True):
         for path in (target, _uncertainty_of(target)) if uncertainty else (target,):
+            # Not every system tells upper from lower case.
+            other = writers.setdefault(path.name.casefold(), case.name)
+            if other != case.name:
+                what = f"{path}: would be written for case '{other}' and for case '{case.name}'."
+                remedy = "Predict them one after the other, each into an --output of its own."
+                faults.append(VolumeError(what, remedy))
+                continue
             if not path.exists():
                 continue
             if _place(path) in inputs:
                 what = f"{path}: is an input, and the prediction of '{case.name}' would take its place."
-            elif not ours:
+            elif _place(path) not in ours:
                 what = f"{path}: exists, and no prediction of ours wrote it."
             else:
                 continue
             faults.append(VolumeError(what, "Give --output another folder."))
     raise_faults(faults)
+
+
+def _written_before(folder: JobFolder) -> Iterator[Path]:
+    """Yield the files that earlier predictions say they wrote into the folder."""
+    for event in folder.events():
+        if event["event"] == kinds.PROGRESS:
+            yield from (folder.path / str(event[key]) for key in ("file", "uncertainty") if event.get(key))
 
 
 def _place(path: Path) -> tuple[int, int] | Path:

@@ -209,11 +209,40 @@ def test_inputs_and_labels_are_never_written_over(specialist: Path, tmp_path: Pa
     assert before == (image.read_bytes(), label.read_bytes())
 
 
+def test_what_was_refused_once_is_refused_again_and_leaves_nothing(specialist: Path, tmp_path: Path) -> None:
+    image = _write_image(tmp_path / "images" / "a.nii.gz")
+    mine = _write_image(tmp_path / "mine" / "a.nii.gz", seed=2)
+    before = mine.read_bytes()
+    for _ in range(2):
+        with pytest.raises(VolumeError, match="no prediction of ours"):
+            predict(specialist, [image], mine.parent, format="nii.gz", device="cpu")
+    assert mine.read_bytes() == before
+    assert list(mine.parent.iterdir()) == [mine]
+
+
+def test_a_file_laid_beside_predictions_is_none_of_them(specialist: Path, tmp_path: Path) -> None:
+    images = [_write_image(tmp_path / f"{name}.nii.gz", seed=seed) for seed, name in enumerate("ab")]
+    predict(specialist, images[:1], tmp_path / "out", format="nii.gz", device="cpu")
+    for name, given in (("b.nii.gz", images[1]), ("a_uncertainty.nii.gz", images[0])):
+        mine = _write_image(tmp_path / "out" / name, seed=3)
+        before = mine.read_bytes()
+        with pytest.raises(VolumeError, match=f"{name}: exists, and no prediction of ours wrote it"):
+            predict(specialist, [given], tmp_path / "out", format="nii.gz", uncertainty=True, device="cpu")
+        assert mine.read_bytes() == before
+
+
+def test_two_predictions_of_one_file_are_refused(specialist: Path, tmp_path: Path) -> None:
+    images = [_write_image(tmp_path / f"{name}.nii.gz") for name in ("a", "A_uncertainty")]
+    with pytest.raises(VolumeError, match="would be written for case 'a' and for case 'A_uncertainty'"):
+        predict(specialist, images, tmp_path / "out", format="nii.gz", uncertainty=True, device="cpu")
+    assert len(predict(specialist, images, tmp_path / "out", format="nii.gz", device="cpu")) == 2
+
+
 def test_predictions_may_be_made_again(specialist: Path, tmp_path: Path) -> None:
     image = _write_image(tmp_path / "a.nii.gz")
-    (first,) = predict(specialist, [image], tmp_path / "out", device="cpu")
+    (first,) = predict(specialist, [image], tmp_path / "out", uncertainty=True, device="cpu")
     first.write_bytes(b"old")
-    (second,) = predict(specialist, [image], tmp_path / "out", device="cpu")
+    (second,) = predict(specialist, [image], tmp_path / "out", uncertainty=True, device="cpu")
     assert first == second
     assert read_segmentation(second, CLASSES)[0].shape == (12, 20, 17)
 
