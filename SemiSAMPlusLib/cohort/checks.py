@@ -20,14 +20,8 @@ import SimpleITK as sitk
 
 from ..errors import CohortError, SemiSAMPlusError, VolumeError
 from .cohort import Case, Cohort, Role, summary
+from .content import content_sha256
 from .volume import GRID_TOLERANCE, Grid, numbers_text, read_image
-
-#: Files that hold the voxels of a header beside them.
-_DETACHED = {
-    ".mhd": (".raw", ".zraw"),
-    ".nhdr": (".raw", ".raw.gz", ".gz"),
-    ".hdr": (".img", ".img.gz"),
-}
 
 #: NIfTI-1's codes of floating point numbers (nifti1.h), and numpy's.
 _NIFTI_FLOATS = {"16": "f4", "64": "f8"}
@@ -112,10 +106,7 @@ def read_label_values(path: Path) -> list[int]:
 
 
 def input_hashes(cohort: Cohort) -> dict[str, str]:
-    """Return the SHA256 of every file that training opens, by its absolute path with forward slashes.
-
-    The bytes are hashed as they lie on the disk. A header's detached data follow it; of a DICOM folder the files are
-    hashed one after the other, sorted by name.
+    """Return :func:`content_sha256` of every volume that training opens, by its absolute path with forward slashes.
 
     Raises:
         VolumeError: If a file is missing or cannot be read.
@@ -125,7 +116,7 @@ def input_hashes(cohort: Cohort) -> dict[str, str]:
         for path in _files(case):
             key = path.absolute().as_posix()
             if key not in hashes:
-                hashes[key] = _sha256(path)
+                hashes[key] = content_sha256(path)
     return hashes
 
 
@@ -507,25 +498,6 @@ def _unpacked(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
     return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    if path.is_dir():
-        parts = sorted((file for file in path.iterdir() if file.is_file()), key=lambda file: file.name)
-    else:
-        beside = [path.with_suffix(suffix) for suffix in _DETACHED.get(path.suffix.lower(), ())]
-        parts = [path, *(file for file in beside if file.is_file())]
-    try:
-        for part in parts:
-            with part.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-    except OSError as error:
-        raise VolumeError(
-            f"{path}: cannot be read ({error}).", "Correct the path, or take the case out of the cohort."
-        ) from error
-    return digest.hexdigest()
 
 
 @contextmanager

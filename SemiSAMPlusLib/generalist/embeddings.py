@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cohort.content import content_sha256
 from ..cohort.volume import Volume
 from ..run.files import replacing
 from ..run.threads import compute_with
@@ -171,14 +172,14 @@ class EmbeddingStore:
 
 
 def content_key(paths: Sequence[Path]) -> str:
-    """Return the SHA256 of the content of a case's image files, folders of DICOM included, in order."""
+    """Return what names the content of a case's images, in order: the SHA256 of those of each.
+
+    Raises:
+        VolumeError: If a file is missing or cannot be read.
+    """
     digest = hashlib.sha256()
-    for path in map(Path, paths):
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in files:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        digest.update(b"/")
+    for path in paths:
+        digest.update(bytes.fromhex(content_sha256(path)) + b"/")
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from SemiSAMPlusLib.cohort.volume import Grid, Volume
@@ -223,3 +224,14 @@ def test_the_content_key_follows_content_and_order_alone(tmp_path: Path) -> None
     a, b = tmp_path / "a", tmp_path / "b"
     assert content_key([a]) == content_key([tmp_path / "copy of a"])
     assert len({content_key(paths) for paths in ([a], [b], [a, b], [b, a], [series])}) == 5
+
+
+@pytest.mark.parametrize(("name", "voxels"), [("a.mhd", "a.raw"), ("a.hdr", "a.img")])
+def test_the_content_key_follows_voxels_that_lie_beside_their_header(tmp_path: Path, name: str, voxels: str) -> None:
+    image = sitk.GetImageFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    sitk.WriteImage(image, str(tmp_path / name))
+    before = content_key([tmp_path / name])
+    assert content_key([tmp_path / name]) == before
+    sitk.WriteImage(image + 1, str(tmp_path / name))
+    assert (tmp_path / voxels).is_file()
+    assert content_key([tmp_path / name]) != before
