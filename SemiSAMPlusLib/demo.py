@@ -15,9 +15,9 @@ import SimpleITK as sitk
 
 from .cohort.cohort import Cohort
 from .cohort.layouts import recognize
-from .cohort.outputs import read_segmentation
+from .cohort.outputs import read_label, read_segmentation
 from .cohort.phantom import make_phantom_cohort
-from .cohort.volume import Grid, read_image, read_label
+from .cohort.volume import Grid, read_image
 from .errors import ConfigError
 from .evaluation.comparison import ComparedCase, save_comparison
 from .evaluation.metrics import MEASURES, Evaluation, evaluate_folders, format_summary

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from ..errors import CohortError, SemiSAMPlusError, VolumeError
 from .cohort import Case, Cohort, Role, summary
 from .content import content_sha256
+from .outputs import read_segments, segment_name_faults, voxel_classes
 from .volume import GRID_TOLERANCE, Grid, numbers_text, read_image
 
 #: NIfTI-1's codes of floating point numbers (nifti1.h), and numpy's.
@@ -66,6 +67,7 @@ def check_cohort(cohort: Cohort, *, tolerance: float = GRID_TOLERANCE) -> list[S
     faults = [*_cohort_faults(cohort), *_repeated_files(cohort)]
     known: dict[str, tuple[str, Path]] = {}
     shown: set[int] = set()
+    values: set[int] = set()
     unread = False
     opened = [case for case in cohort.cases if case.role is not Role.TEST]
     # SimpleITK, numpy and hashlib let other threads work meanwhile. A few volumes at a time fit into the memory.
@@ -84,12 +86,14 @@ def check_cohort(cohort: Cohort, *, tolerance: float = GRID_TOLERANCE) -> list[S
                 faults += _same_voxels(path, digest, case, known)
         faults += found.label_faults
         if case.role is Role.LABELED:
-            shown |= found.values or set()
-            unread |= found.values is None
+            shown |= found.classes or set()
+            values |= found.values
+            unread |= found.classes is None
     # A class may be shown by a label that could not be read, so its absence is certain only when all were.
     if cohort.labeled and not unread:
-        faults += _absent_classes(cohort, shown)
-    return faults
+        faults += _absent_classes(cohort, shown, values)
+    read = [case.label for case in opened if case.label is not None and checked[id(case)].classes is not None]
+    return [*faults, *segment_name_faults(read, cohort.classes)]
 
 
 def read_label_values(path: Path) -> list[int]:
@@ -180,13 +184,14 @@ def _repeated_files(cohort: Cohort) -> Iterator[SemiSAMPlusError]:
                 owners[resolved] = place
 
 
-def _absent_classes(cohort: Cohort, shown: set[int]) -> Iterator[SemiSAMPlusError]:
+def _absent_classes(cohort: Cohort, shown: set[int], values: set[int]) -> Iterator[SemiSAMPlusError]:
     labels = [str(case.label) for case in cohort.labeled]
+    covered = {value for index in shown for value in cohort.classes[index - 1].values}
     for one in cohort.classes:
-        if one.values and shown.isdisjoint(one.values):
+        if one.values and covered.isdisjoint(one.values):
             what = (
                 f"{summary(labels)}: no voxel of the class '{one.name}' (value {_listed(one.values)}) in the labelled "
-                f"cases, found {_listed(shown - {0}) or 'only background'}, expected it in at least one."
+                f"cases, found {_listed(values - {0}) or 'only background'}, expected it in at least one."
             )
             yield SemiSAMPlusError(what, "Label a case that shows it, or leave the class out with --classes.")
 
@@ -201,26 +206,28 @@ class _Checked:
     Attributes:
         images: Each image, its faults, and the digest of its voxels or None where they could not be read.
         grid: The grid that the label must have.
-        values: The label's, None where they could not be read.
+        values: The label's.
+        classes: The indices of the classes that the label shows, None where it could not be read.
         label_faults: The label's.
     """
 
-    images: list[tuple[Path, list[SemiSAMPlusError], str | None]]
-    grid: Grid | None
-    values: set[int] | None
-    label_faults: list[SemiSAMPlusError]
+    images: list[tuple[Path, list[SemiSAMPlusError], str | None]] = field(default_factory=list)
+    grid: Grid | None = None
+    values: set[int] = field(default_factory=set)
+    classes: set[int] | None = None
+    label_faults: list[SemiSAMPlusError] = field(default_factory=list)
 
 
 def _check_files(case: Case, cohort: Cohort, tolerance: float) -> _Checked:
     found = _check_images(case, tolerance)
-    if case.role is not Role.UNLABELED:
-        found.values, found.label_faults = _check_label(case, cohort, found.grid, tolerance)
+    if case.role is not Role.UNLABELED and case.label is not None:
+        found.label_faults += _check_label(case, case.label, cohort, found, tolerance)
     return found
 
 
 def _check_images(case: Case, tolerance: float) -> _Checked:
     """Check the images of a case, and find the grid that its label must have."""
-    result = _Checked([], None, None, [])
+    result = _Checked()
     first: Path | None = None
     for path in case.images:
         faults: list[SemiSAMPlusError] = [*file_faults(path)]
@@ -308,36 +315,41 @@ def _digest(image: sitk.Image) -> str:
 
 
 def _check_label(
-    case: Case, cohort: Cohort, grid: Grid | None, tolerance: float
-) -> tuple[set[int] | None, list[SemiSAMPlusError]]:
-    """Check a label; its values are None where they could not be read."""
-    path = case.label
-    if path is None:
-        return None, []
-    faults: list[SemiSAMPlusError] = [*file_faults(path)]
+    case: Case, path: Path, cohort: Cohort, found: _Checked, tolerance: float
+) -> Iterator[SemiSAMPlusError]:
+    """Check a label, and note what it holds."""
+    faults = file_faults(path)
     if faults:
-        return None, faults
+        yield from faults
+        return
     try:
         label = read_image(path)
     except VolumeError as error:
-        return None, [_cut_short(path) if path.is_file() else error]
-    if grid is not None:
-        faults += _grid_faults(path, Grid.of(label), case.images[0], grid, tolerance, f"its image {case.images[0]}")
+        yield _cut_short(path) if path.is_file() else error
+        return
+    if found.grid is not None:
+        grid = Grid.of(label)
+        yield from _grid_faults(path, grid, case.images[0], found.grid, tolerance, f"its image {case.images[0]}")
     try:
-        values = set(_label_values(path, label))
+        found.values = set(_label_values(path, label))
+        meanings = voxel_classes(path, label, cohort.classes)
     except VolumeError as error:
-        return None, [*faults, error]
-    classes = {value for one in cohort.classes for value in one.values}
+        yield error
+        return
+    found.classes = {meanings[value] for value in found.values if meanings.get(value)}
     expected = ", ".join(f"{one.name} = {_listed(one.values)}" for one in cohort.classes)
-    uncovered = values - classes - {0}
+    uncovered = {value for value in found.values if value and not meanings.get(value)}
     if uncovered and not cohort.picked:
-        what = f"{path}: holds the value(s) {_listed(uncovered)}, expected 0 and {expected}."
+        names = {one.label_value: one.name for one in read_segments(path)}
+        listed = summary(
+            [f"{value} ({names[value]})" if value in names else f"{value}" for value in sorted(uncovered)], 12
+        )
+        what = f"{path}: holds the value(s) {listed}, expected 0 and {expected}."
         remedy = "Correct the label, or pick classes with --classes: the other values are background then."
-        faults.append(VolumeError(what, remedy))
-    if case.role is Role.LABELED and classes and values.isdisjoint(classes):
-        what = f"{path}: no voxel of any class, found {_listed(values)}, expected {expected}."
-        faults.append(VolumeError(what, "Label it, correct the classes' values, or let another case be labelled."))
-    return values, faults
+        yield VolumeError(what, remedy)
+    if case.role is Role.LABELED and cohort.classes and not found.classes:
+        what = f"{path}: no voxel of any class, found {_listed(found.values)}, expected {expected}."
+        yield VolumeError(what, "Label it, correct the classes' values, or let another case be labelled.")
 
 
 def _label_values(path: Path, label: sitk.Image) -> list[int]:

@@ -241,7 +241,7 @@ def _name_classes(layout: Layout, asked: Sequence[str], labels: Sequence[Path]) 
             )
         named = layout.labels
     else:
-        named = {f"class {value}": (value,) for value in _values_found(labels)}
+        named = _classes_found(labels)
     owners: dict[int, str] = {}
     for name, values in named.items():
         for value in values:
@@ -266,7 +266,10 @@ def _asked_classes(
         raise _error(f"--classes names {summary(names, 12)}, expected names that differ.", "Give each its own name.")
     bare = [name for name, item in zip(names, asked, strict=True) if "=" not in item and name.lower() not in known]
     if bare and not known and len(bare) == len(asked):
-        found = _values_found(labels)
+        segments = {name.casefold(): values for name, values in _classes_found(labels).items()}
+        if all(name.casefold() in segments for name in bare):
+            return {name: segments[name.casefold()] for name in bare}, True
+        found = sorted({value for values in segments.values() for value in values})
         if len(found) != len(bare):
             raise _error(
                 f"--classes names {len(bare)} class(es), but the labels hold {len(found)} value(s): "
@@ -311,29 +314,64 @@ def class_values(item: str) -> tuple[int, ...]:
     return values
 
 
-def _values_found(labels: Iterable[Path]) -> list[int]:
-    """Return the values other than 0 in ``labels``, which must be labels indeed."""
+def _classes_found(labels: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Return the classes that the labels hold: segments as they are named, those of plain labelmaps by their values."""
+    segments, plain = _held(labels)
+    classes: dict[str, tuple[int, ...]] = {}
+    numbers = {value for found in segments.values() for values in found for value in values}
+    taken: set[int] = set()
+    for name, found in segments.items():
+        values = found[0]
+        if len(found) > 1 or not taken.isdisjoint(values):
+            if plain:
+                raise _error(
+                    f"The segment '{name}' has not the same number, and that alone, in all labels, so that it cannot be "
+                    f"told what the values {summary(map(str, sorted(plain)))} of the labels without segments mean.",
+                    "Say which value is which: --classes NAME=VALUE.",
+                )
+            # Found by name, whatever their numbers: one that another class has is not needed.
+            if not taken.isdisjoint(values):
+                values = (next(value for value in range(1, 1 << 16) if value not in numbers | taken),)
+        classes[name] = values
+        taken.update(values)
+    return classes | {f"class {value}": (value,) for value in sorted(plain - taken)}
+
+
+def _held(labels: Iterable[Path]) -> tuple[dict[str, list[tuple[int, ...]]], set[int]]:
+    """Return what the labels, which must be labels indeed, hold beside background.
+
+    Returns:
+        Of those with segments, by name, the different label values that each segment has; and the values of the others.
+    """
     # SimpleITK is loaded only where the labels' voxels are needed.
     from .checks import read_label_values
+    from .outputs import read_segments
 
-    found: set[int] = set()
+    segments: dict[str, list[tuple[int, ...]]] = {}
+    spelled: dict[str, str] = {}
+    plain: set[int] = set()
     faults: list[SemiSAMPlusError] = []
     for path in labels:
         try:
-            values = read_label_values(path)
+            values, table = read_label_values(path), read_segments(path)
         except SemiSAMPlusError as fault:
             faults.append(fault)
             continue
         if len(values) > _MOST_CLASSES or min(values, default=0) < 0:
             what = f"{path}: holds {len(values)} values from {min(values)} to {max(values)}, expected a few classes from 0."
             faults.append(SemiSAMPlusError(what, "Is this an image? Give its label, or pick values with --classes."))
-        found.update(values)
-    if not faults and not found - {0}:
+        for segment in table:
+            if segment.label_value in values:
+                found = segments.setdefault(spelled.setdefault(segment.name.casefold(), segment.name), [])
+                found += [segment.values] if segment.values not in found else []
+        plain.update(() if table else values)
+    plain.discard(0)
+    if not faults and not segments and not plain:
         what = f"{summary(map(str, labels))}: no voxel has a label, expected at least one class."
         faults.append(SemiSAMPlusError(what, "Label the case(s), or take others with --labeled."))
     if faults:
         raise CohortError(faults)
-    return sorted(found - {0})
+    return segments, plain
 
 
 def _error(what: str, remedy: str) -> CohortError:

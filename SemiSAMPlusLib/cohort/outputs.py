@@ -1,4 +1,7 @@
-"""What is written for a case, and read back: segmentations, uncertainty and prompts, as 3D Slicer and others open them."""
+"""What is written for a case, and read back: segmentations, uncertainty and prompts, as 3D Slicer and others open them.
+
+Labels are segmentations too, and are read here as predictions are.
+"""
 
 from __future__ import annotations
 
@@ -93,8 +96,9 @@ def write_segmentation(path: Path, labels: np.ndarray, reference: Grid, classes:
 def read_segmentation(path: Path, classes: Sequence[Class] | None = None) -> tuple[np.ndarray, Grid]:
     """Read a segmentation or a labelmap as class indices.
 
-    Segments are found by name (upper and lower case alike), the numbers of a labelmap by the classes' label values,
-    or as class indices where the file says that it holds these. Where segments overlap, the later class wins.
+    Segments are found by name (upper and lower case alike), whatever their numbers; where none bears the name of a class,
+    by the classes' label values, as the numbers of a labelmap are that does not say that it holds class indices. Where
+    segments overlap, the later class wins.
 
     Args:
         path: A ``.seg.nrrd``, also one that Slicer saved, or a labelmap in any format that SimpleITK reads.
@@ -115,14 +119,23 @@ def read_segmentation(path: Path, classes: Sequence[Class] | None = None) -> tup
             return _merge(path, image, segments, classes), Grid.of(image)
     image = read_image(path)
     values = _whole_numbers(path, sitk.GetArrayFromImage(image))
-    note = image.GetMetaData(_NOTE_KEY) if image.HasMetaDataKey(_NOTE_KEY) else ""
-    if classes is not None and note.strip() != _INDICES_NOTE:
+    if classes is not None and not _holds_indices(image):
         return class_indices(values, classes), Grid.of(image)
     limit = 255 if classes is None else len(classes)
     if values.size and (values.min() < 0 or values.max() > limit):
         msg = f"{path}: holds values from {values.min()} to {values.max()}, expected 0 to {limit}."
         raise VolumeError(msg, "Give the classes that the file was written with.")
     return values.astype(np.uint8), Grid.of(image)
+
+
+def read_label(path: Path, classes: Sequence[Class]) -> sitk.Image:
+    """Read a label file as class indices, see :func:`read_segmentation`.
+
+    Raises:
+        VolumeError: If the file cannot be read, or does not hold what ``classes`` say.
+    """
+    indices, grid = read_segmentation(path, classes)
+    return grid.image(indices)
 
 
 def read_classes(path: Path) -> tuple[Class, ...]:
@@ -134,9 +147,68 @@ def read_classes(path: Path) -> tuple[Class, ...]:
     Raises:
         VolumeError: If the file cannot be read.
     """
-    if not _is_segmentation(Path(path)):
-        return ()
-    return tuple(Class(s.name, s.values, s.color) for s in _segments(_read_with_layers(Path(path), only_header=True)))
+    return tuple(Class(one.name, one.values, one.color) for one in read_segments(path))
+
+
+def read_segments(path: Path) -> tuple[Segment, ...]:
+    """Return the segments that a ``.seg.nrrd`` describes, in order; none where the file is a plain labelmap.
+
+    Raises:
+        VolumeError: If the file cannot be read.
+    """
+    path = Path(path)
+    return tuple(_segments(_read_with_layers(path, only_header=True))) if _is_segmentation(path) else ()
+
+
+def voxel_classes(path: Path, image: sitk.Image, classes: Sequence[Class]) -> dict[int, int]:
+    """Return what :func:`read_segmentation` takes each value of a file without overlapping segments for.
+
+    Args:
+        path: The file.
+        image: What it holds.
+        classes: The structures.
+
+    Returns:
+        Class indices by voxel value, 0 for a segment of none of the classes; values that stand for nothing are left out.
+
+    Raises:
+        VolumeError: If the file's segments do not fit the classes.
+    """
+    if _is_segmentation(path) and (segments := _segments(image)):
+        indices = _class_of_each(path, segments, classes)
+        return {segment.label_value: index for segment, index in zip(segments, indices, strict=True)}
+    if _holds_indices(image):
+        return {index: index for index in range(1, len(classes) + 1)}
+    return {value: index for index, one in enumerate(classes, start=1) for value in one.values}
+
+
+def segment_name_faults(paths: Iterable[Path], classes: Sequence[Class]) -> list[VolumeError]:
+    """Find segmentations whose segments can be told neither by name nor, together with the others, by number.
+
+    Args:
+        paths: Files that can be read; labelmaps among them are passed over.
+        classes: The structures.
+    """
+    tables = [(path, segments) for path in paths if (segments := read_segments(path))]
+    named = next((path for path, segments in tables if _some_named(segments, classes)), None)
+    remedy = "Name the classes as the segments are named, in every file alike: then they are found by name."
+    faults: list[VolumeError] = []
+    known: dict[str, tuple[int, Path]] = {}
+    for path, segments in tables:
+        if _some_named(segments, classes):
+            continue
+        if named is not None:
+            names, expected = summary(s.name for s in segments), summary(one.name for one in classes)
+            what = f"{path}: has segments named {names}, expected {expected}, which {named} has."
+            faults.append(VolumeError(what, remedy))
+            continue
+        for segment, index in zip(segments, _class_of_each(path, segments, classes), strict=True):
+            other, where = known.setdefault(_folded(segment.name), (index, path))
+            if other != index:
+                found, expected = (f"'{classes[i - 1].name}'" if i else "no class" for i in (index, other))
+                what = f"{path}: the segment '{segment.name}' has the number of {found}, expected {expected} as in {where}."
+                faults.append(VolumeError(what, remedy))
+    return faults
 
 
 def class_indices(values: np.ndarray, classes: Sequence[Class]) -> np.ndarray:
@@ -156,7 +228,17 @@ def class_indices(values: np.ndarray, classes: Sequence[Class]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Segment:
+class Segment:
+    """A segment of a ``.seg.nrrd``.
+
+    Attributes:
+        name: What the user calls it.
+        color: sRGB, 0 to 1.
+        layer: Which of the file's layers it lies in.
+        label_value: The value of its voxels there.
+        values: The label values that it stands for in a cohort; its own value where the file does not say.
+    """
+
     name: str
     color: tuple[float, float, float]
     layer: int
@@ -166,6 +248,10 @@ class _Segment:
 
 def _is_segmentation(path: Path) -> bool:
     return path.name.lower().endswith(SEGMENTATION_SUFFIXES)
+
+
+def _holds_indices(image: sitk.Image) -> bool:
+    return image.HasMetaDataKey(_NOTE_KEY) and image.GetMetaData(_NOTE_KEY).strip() == _INDICES_NOTE
 
 
 def _segment_fields(classes: Sequence[Class], grid: Grid) -> dict[str, str]:
@@ -193,8 +279,8 @@ def _segment_fields(classes: Sequence[Class], grid: Grid) -> dict[str, str]:
     return fields
 
 
-def _segments(image: sitk.Image) -> list[_Segment]:
-    segments: list[_Segment] = []
+def _segments(image: sitk.Image) -> list[Segment]:
+    segments: list[Segment] = []
     while True:
         number = len(segments)
         fields = {
@@ -208,7 +294,7 @@ def _segments(image: sitk.Image) -> list[_Segment]:
         color = tuple(float(part) for part in fields["Color"].split())
         tags = dict(tag.split(":", 1) for tag in fields["Tags"].split("|") if ":" in tag)
         segments.append(
-            _Segment(
+            Segment(
                 name=fields["Name"] or fields["ID"],
                 color=(color[0], color[1], color[2]) if len(color) == 3 else CLASS_COLORS[number % len(CLASS_COLORS)],
                 layer=int(fields["Layer"] or 0),
@@ -218,27 +304,39 @@ def _segments(image: sitk.Image) -> list[_Segment]:
         )
 
 
-def _merge(path: Path, image: sitk.Image, segments: Sequence[_Segment], classes: Sequence[Class] | None) -> np.ndarray:
+def _merge(path: Path, image: sitk.Image, segments: Sequence[Segment], classes: Sequence[Class] | None) -> np.ndarray:
     voxels = sitk.GetArrayViewFromImage(image)
     layers = voxels if voxels.ndim == 4 else voxels[..., np.newaxis]
-    wanted = [segment.name for segment in segments] if classes is None else [one.name for one in classes]
-    by_name: dict[str, list[_Segment]] = {}
-    for segment in segments:
-        by_name.setdefault(_folded(segment.name), []).append(segment)
-    missing = [name for name in wanted if _folded(name) not in by_name]
-    strangers = [segment.name for segment in segments if _folded(segment.name) not in set(map(_folded, wanted))]
+    indices = np.zeros(layers.shape[:3], dtype=np.uint8)
+    found = range(1, len(segments) + 1) if classes is None else _class_of_each(path, segments, classes)
+    for index, segment in sorted(zip(found, segments, strict=True), key=lambda one: one[0]):
+        if index:
+            indices[layers[..., segment.layer] == segment.label_value] = index
+    return indices
+
+
+def _class_of_each(path: Path, segments: Sequence[Segment], classes: Sequence[Class]) -> list[int]:
+    """Return the class index of each segment, 0 where it is none of them."""
+    if not _some_named(segments, classes):
+        values = {value: index for index, one in enumerate(classes, start=1) for value in one.values}
+        return [next((values[value] for value in segment.values if value in values), 0) for segment in segments]
+    names = {_folded(one.name): index for index, one in enumerate(classes, start=1)}
+    indices = [names.get(_folded(segment.name), 0) for segment in segments]
+    missing = [one.name for index, one in enumerate(classes, start=1) if index not in indices]
+    strangers = [segment.name for segment, index in zip(segments, indices, strict=True) if not index]
     # A class that is absent is empty; but a class that is absent beside a segment of another name was likely renamed.
     if missing and strangers:
         msg = f"{path}: has segments named {summary(strangers)}, expected {summary(missing)}."
-        raise VolumeError(msg, "Rename the segments as the cohort's classes are named.")
-    indices = np.zeros(layers.shape[:3], dtype=np.uint8)
-    if classes is None:
-        chosen: Iterable[tuple[int, _Segment]] = enumerate(segments, start=1)
-    else:
-        chosen = ((index, s) for index, name in enumerate(wanted, start=1) for s in by_name.get(_folded(name), []))
-    for index, segment in chosen:
-        indices[layers[..., segment.layer] == segment.label_value] = index
+        remedy = (
+            "Rename the segments as the classes are named, or add an empty segment for a class that the case lacks."
+        )
+        raise VolumeError(msg, remedy)
     return indices
+
+
+def _some_named(segments: Iterable[Segment], classes: Iterable[Class]) -> bool:
+    names = {_folded(one.name) for one in classes}
+    return any(_folded(segment.name) in names for segment in segments)
 
 
 def _folded(name: str) -> str:

@@ -14,8 +14,9 @@ import torch
 
 from .augmentation import IntensityAugmentation, SpatialAugmentation, look_up
 from .cohort import Case, Class
+from .outputs import read_label
 from .plan import Plan
-from .volume import Grid, read_label, read_volume, resample, triple
+from .volume import Grid, read_volume, resample, triple
 
 #: Applies a function to numbers, in order.
 Map = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]

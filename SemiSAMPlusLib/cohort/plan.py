@@ -15,7 +15,8 @@ from ..run.config import TrainingConfig
 from .boxes import centroid
 from .cohort import Case, Cohort
 from .intensity import Kind, Normalization, ct_window, guess_kind
-from .volume import read_grid, read_image, read_label, resample, training_grid, triple
+from .outputs import read_label
+from .volume import read_grid, read_image, resample, training_grid, triple
 
 #: Voxels of a median scan and of a patch that keep a step short: (scan, patch) on a CPU, and on a GPU.
 _BUDGET = {"cpu": (320_000, 210_000), "gpu": (1_600_000, 1_000_000)}

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import VolumeError
-from .cohort import Case, Class
+from .cohort import Case
 
 #: The orientation of every training grid: array axes run superior, posterior, left with growing index.
 ORIENTATION = "LPS"
@@ -233,20 +233,6 @@ def resample(image: sitk.Image, grid: Grid, *, interpolator: int = sitk.sitkLine
         if sigma.any():
             image = sitk.SmoothingRecursiveGaussian(image, [max(float(s), 1e-3) for s in sigma])
     return sitk.Resample(image, grid.reference(), sitk.Transform(), interpolator, outside, image.GetPixelID())
-
-
-def read_label(path: Path, classes: Sequence[Class]) -> sitk.Image:
-    """Read a label file as class indices: 0 is background, ``i + 1`` is ``classes[i]``.
-
-    Raises:
-        VolumeError: If the file is missing, unreadable, or not one 3D volume.
-    """
-    image = read_image(path)
-    values = sitk.GetArrayViewFromImage(image)
-    indices = np.zeros(values.shape, dtype=np.uint8)
-    for index, structure in enumerate(classes, start=1):
-        indices[np.isin(values, structure.values)] = index
-    return Grid.of(image).image(indices)
 
 
 def read_volume(case: Case, spacing: float) -> Volume:

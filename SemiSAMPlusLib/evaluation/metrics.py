@@ -14,7 +14,7 @@ import numpy as np
 
 from ..cohort.boxes import bounding_box
 from ..cohort.cohort import CLASS_COLORS, Class, summary
-from ..cohort.outputs import case_name, read_classes, read_segmentation
+from ..cohort.outputs import case_name, read_classes, read_segmentation, segment_name_faults
 from ..errors import VolumeError
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
@@ -230,6 +230,8 @@ def evaluate_folders(
     if alone := [name for name, path in found.items() if path not in pairs.values()]:
         notes.append(f"Not evaluated, for want of a label: {summary(alone)}.")
     classes = classes or _classes_of(pairs.values()) or _values_of(true[name] for name in pairs)
+    if faults := segment_name_faults((true[name] for name in pairs), classes):
+        raise faults[0]
     rows: list[Row] = []
     for name, path in pairs.items():
         prediction, grid = read_segmentation(path, classes)

@@ -32,10 +32,11 @@ from torch import nn
 
 from SemiSAMPlusLib.cohort.cohort import Case, Class
 from SemiSAMPlusLib.cohort.intensity import Normalization
+from SemiSAMPlusLib.cohort.outputs import read_label
 from SemiSAMPlusLib.cohort.patches import prepare
 from SemiSAMPlusLib.cohort.phantom import make_phantom_cohort
 from SemiSAMPlusLib.cohort.plan import Plan
-from SemiSAMPlusLib.cohort.volume import Grid, read_image, read_label
+from SemiSAMPlusLib.cohort.volume import Grid, read_image
 from SemiSAMPlusLib.collaboration.collaboration import Collaboration, CollaborationSettings
 from SemiSAMPlusLib.collaboration.prompts import PromptSettings
 from SemiSAMPlusLib.collaboration.refinement import refiner

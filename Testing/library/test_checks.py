@@ -14,6 +14,8 @@ import SimpleITK as sitk
 
 from SemiSAMPlusLib.cohort.checks import check_cohort, input_hashes, require_sound
 from SemiSAMPlusLib.cohort.cohort import Case, Class, Cohort, Role
+from SemiSAMPlusLib.cohort.outputs import read_label, write_segmentation
+from SemiSAMPlusLib.cohort.volume import Grid, read_image
 from SemiSAMPlusLib.errors import CohortError, VolumeError
 
 SHAPE = (6, 7, 8)
@@ -442,6 +444,56 @@ def test_whole_files_of_several_gzip_members_are_sound(cohort):
     assert check_cohort(cohort) == []
     path.write_bytes(gzip.compress(data + b"more"))
     assert check_cohort(cohort) == []
+
+
+def with_segments(cohort, name, *names):
+    """Give a case a label with a segment of each name, numbered in this order, and the first one in the first place."""
+    path = label_of(cohort, name).with_name(f"{name} label.seg.nrrd")
+    grid = Grid.of(read_image(label_of(cohort, name)))
+    write_segmentation(path, cube(*range(1, len(names) + 1)), grid, named(*names))
+    return cohort.replacing(replace(cohort.case(name), label=path))
+
+
+def named(*names):
+    return tuple(Class(name, (number,)) for number, name in enumerate(names, start=1))
+
+
+def test_segments_count_by_name_whatever_their_numbers(cohort):
+    changed = with_segments(with_segments(cohort, "a", "anterior", "posterior"), "b", "posterior", "anterior")
+    assert check_cohort(changed) == []
+    found = sitk.GetArrayFromImage(read_label(label_of(changed, "b"), changed.classes))
+    assert np.array_equal(found, cube(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        # One class is absent beside a segment of another name.
+        (["anterior", "posterior"], ["anterior", "rear"], ["b label", "has segments named rear", "expected posterior"]),
+        # Some go by name, others could go by number only.
+        (
+            ["anterior", "posterior"],
+            ["front", "rear"],
+            ["b label", "front, rear", "expected anterior, posterior", "a label"],
+        ),
+        # All go by number, and the numbers contradict each other.
+        (
+            ["front", "rear"],
+            ["rear", "front"],
+            ["b label", "'rear' has the number of 'anterior', expected 'posterior'"],
+        ),
+        # A segment of no class.
+        (
+            ["anterior", "posterior"],
+            ["anterior", "posterior", "x"],
+            ["b label", "3 (x)", "expected 0 and anterior = 1"],
+        ),
+    ],
+)
+def test_segments_that_cannot_be_told_are_faults(cohort, a, b, words):
+    faults = check_cohort(with_segments(with_segments(cohort, "a", *a), "b", *b))
+    assert words[0] in faults[0].what
+    assert all(word in faults[0].what for word in words), faults[0].what
 
 
 def test_warnings_of_itk_are_shown_again_afterwards(cohort):

@@ -12,9 +12,11 @@ import pytest
 import SimpleITK as sitk
 
 from SemiSAMPlusLib.cohort.checks import check_cohort
-from SemiSAMPlusLib.cohort.cohort import Cohort, Role
+from SemiSAMPlusLib.cohort.cohort import Class, Cohort, Role
 from SemiSAMPlusLib.cohort.discovery import find_cohort
 from SemiSAMPlusLib.cohort.layouts import recognize
+from SemiSAMPlusLib.cohort.outputs import write_segmentation
+from SemiSAMPlusLib.cohort.volume import Grid
 from SemiSAMPlusLib.errors import CohortError
 
 NAMES = [f"case{number:02d}" for number in range(1, 11)]
@@ -372,6 +374,44 @@ def test_classes_from_values(folder, asked, expected, picked):
     assert {c.name: c.values for c in cohort.classes} == expected
     assert cohort.picked is picked
     assert len({c.color for c in cohort.classes}) == len(expected)
+
+
+def _write_segments(path, *names):
+    grid = Grid((4, 5, 6), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels.flat[: len(names) + 1] = range(len(names) + 1)
+    classes = [Class(name, (number,)) for number, name in enumerate(names, start=1)]
+    write_segmentation(path, labels, grid, classes)
+
+
+@pytest.mark.parametrize(
+    ("segments", "asked", "expected", "picked"),
+    [
+        ([["atrium", "tumour"], ["Tumour", "Atrium"]], [], {"atrium": (1,), "tumour": (2,)}, False),
+        ([["atrium"], ["tumour"]], [], {"atrium": (1,), "tumour": (2,)}, False),
+        ([["atrium", "tumour"], ["tumour", "atrium"]], ["Tumour"], {"Tumour": (2,)}, True),
+        ([["Segment_1", "Segment_2"]] * 2, ["atrium", "tumour"], {"atrium": (1,), "tumour": (2,)}, False),
+        ([["atrium"], None], [], {"atrium": (1,), "class 2": (2,)}, False),
+    ],
+)
+def test_classes_are_named_after_segments(folder, segments, asked, expected, picked):
+    for name, names_ in zip(NAMES, segments, strict=False):
+        (folder / "labels" / f"{name}.nii.gz").unlink()
+        if names_ is None:
+            write(folder / "labels" / f"{name}.nrrd", (0, 1, 2))
+        else:
+            _write_segments(folder / "labels" / f"{name}.seg.nrrd", *names_)
+    cohort = find_cohort(folder, labeled=2, classes=asked)
+    assert {c.name: c.values for c in cohort.classes} == expected
+    assert cohort.picked is picked
+
+
+def test_segments_of_no_one_number_beside_plain_labels_are_told(folder):
+    for name, segments in (("case01", ("atrium", "tumour")), ("case02", ("tumour", "atrium"))):
+        (folder / "labels" / f"{name}.nii.gz").unlink()
+        _write_segments(folder / "labels" / f"{name}.seg.nrrd", *segments)
+    with pytest.raises(CohortError, match=r"'atrium' has not the same number.*--classes NAME=VALUE"):
+        find_cohort(folder, labeled=3)
 
 
 def test_classes_of_dataset_json_are_picked_by_name(tmp_path):

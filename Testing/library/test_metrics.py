@@ -167,6 +167,15 @@ def test_folders_are_paired_by_case_name_and_values_mapped(tmp_path: Path) -> No
     assert by_itself.rows == evaluation.rows[:2], "a .seg.nrrd says which values its classes have"
 
 
+def test_labels_whose_segments_contradict_each_other_by_number_are_refused(tmp_path: Path) -> None:
+    for name, (first, second) in (("a", ("front", "rear")), ("b", ("rear", "front"))):
+        given = (Class(first, (1,)), Class(second, (2,)))
+        write_segmentation(tmp_path / "labels" / f"{name}.seg.nrrd", _cube((2, 2, 2)), GRID, given)
+        _write_label(tmp_path / "predictions" / f"{name}.nii.gz", _cube((2, 2, 2)))
+    with pytest.raises(VolumeError, match=r"b\.seg\.nrrd: the segment 'rear' has the number of 'x', expected 'y'"):
+        evaluate_folders(tmp_path / "predictions", tmp_path / "labels", (Class("x", (1,)), Class("y", (2,))))
+
+
 def test_without_classes_each_value_of_the_labels_is_one(tmp_path: Path) -> None:
     _write_label(tmp_path / "labels" / "a.nii.gz", 3 * _cube((2, 2, 2)) + 5 * _cube((8, 8, 8)))
     _write_label(tmp_path / "predictions" / "a.nii.gz", 3 * _cube((2, 2, 2)))

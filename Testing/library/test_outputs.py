@@ -16,6 +16,7 @@ from SemiSAMPlusLib.cohort.outputs import (
     case_name,
     class_indices,
     read_classes,
+    read_label,
     read_prompts,
     read_segmentation,
     read_uncertainty,
@@ -104,6 +105,18 @@ def test_segments_are_found_by_name_whatever_their_order(tmp_path: Path, grid: G
     np.testing.assert_array_equal(found, np.array([0, 2, 1], dtype=np.uint8)[labels])
     found, _ = read_segmentation(path, CLASSES[:1])
     np.testing.assert_array_equal(found, labels == 1)
+
+
+def test_segments_without_a_class_name_are_found_by_label_value(tmp_path: Path, grid: Grid, labels: np.ndarray) -> None:
+    write_segmentation(tmp_path / "case.seg.nrrd", labels, grid, (Class("Segment_1", (1,)), Class("Segment_2", (4,))))
+    found = sitk.GetArrayFromImage(read_label(tmp_path / "case.seg.nrrd", CLASSES[::-1]))
+    np.testing.assert_array_equal(found, np.array([0, 2, 1], dtype=np.uint8)[labels])
+
+
+def test_a_label_that_holds_class_indices_is_read_as_such(tmp_path: Path, grid: Grid, labels: np.ndarray) -> None:
+    write_segmentation(tmp_path / "case.nii.gz", labels, grid, CLASSES)
+    classes = (Class("left atrium", (2,)), Class("Wand müßig", (1, 4)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_label(tmp_path / "case.nii.gz", classes)), labels)
 
 
 def test_a_renamed_segment_is_refused_by_both_names(tmp_path: Path, grid: Grid, labels: np.ndarray) -> None:
