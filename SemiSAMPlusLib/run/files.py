@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 
 #: How often, and how long in all (seconds), a rename is tried while a reader on Windows holds the old file.
 _RENAME_TRIES, _RENAME_PATIENCE = 40, 10.0
-#: How temporary files are named.
-_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
+#: How temporary files are named: as nobody else names files.
+_TEMPORARY = re.compile(r"\.semisamplus-[0-9a-f]{8}\..+")
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
+    temporary = path.with_name(f".semisamplus-{uuid4().hex[:8]}.{path.name}")
     try:
         temporary.touch()
         # Some writers make a file that only its owner may read; others share runs and caches on a server.
@@ -46,14 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def sweep_temporaries(folder: Path, *, older_than: float) -> None:
-    """Delete what killed processes left of :func:`replacing` anywhere in ``folder``.
+def sweep_temporaries(folder: Path, *, below: bool, older_than: float) -> None:
+    """Delete what killed processes left of :func:`replacing` in ``folder``.
 
     Args:
         folder: It need not exist.
+        below: Whether to look into its folders too.
         older_than: Leave what was written to in the last so many seconds, for somebody may be at it.
     """
-    for path in Path(folder).rglob(".*"):
+    for path in Path(folder).glob("**/.*" if below else ".*"):
         if _TEMPORARY.fullmatch(path.name) is None:
             continue
         try:

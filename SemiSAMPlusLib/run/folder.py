@@ -33,6 +33,9 @@ class JobFolder:
         path: The folder; it need not exist.
     """
 
+    #: Whether all folders below are the job's own too.
+    _owns_below = False
+
     def __init__(self, path: Path) -> None:
         self.path = Path(path).absolute()
         self._heartbeat: _Heartbeat | None = None
@@ -104,7 +107,7 @@ class JobFolder:
         finally:
             claim.unlink(missing_ok=True)
         self.stop_file.unlink(missing_ok=True)
-        sweep_temporaries(self.path, older_than=DEAD_AFTER_SECONDS)
+        sweep_temporaries(self.path, below=self._owns_below, older_than=DEAD_AFTER_SECONDS)
         return EventWriter(self.events_file)
 
     def release(self) -> None:
@@ -128,6 +131,8 @@ class JobFolder:
 
 class RunFolder(JobFolder):
     """The folder of one training; see the class's properties for what lies in it."""
+
+    _owns_below = True
 
     @property
     def run_file(self) -> Path:

@@ -268,7 +268,22 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["volume.nii.gz"]
 
 
-def test_a_new_owner_sweeps_out_what_a_killed_one_left_half_written(job: JobFolder) -> None:
+@pytest.mark.parametrize("kind", [RunFolder, JobFolder])
+def test_a_new_owner_sweeps_out_nothing_of_others(tmp_path: Path, kind: type[JobFolder]) -> None:
+    theirs = [tmp_path / ".20240131.notes.txt", tmp_path / "below" / ".deadbeef.notes.txt"]
+    if kind is JobFolder:
+        theirs.append(tmp_path / "below" / ".semisamplus-0badcafe.last.pt")  # Of another job, in a folder of its own.
+    for path in theirs:
+        write_text_atomically(path, "theirs")
+        os.utime(path, (time.time() - 3600,) * 2)
+    job = kind(tmp_path)
+    job.acquire("train").close()
+    job.release()
+    assert all(path.exists() for path in theirs)
+
+
+def test_a_new_owner_sweeps_out_what_a_killed_one_left_half_written(tmp_path: Path) -> None:
+    job = RunFolder(tmp_path)
     with contextlib.ExitStack() as killed:
         old, young = (
             killed.enter_context(replacing(job.path / "checkpoints" / name)) for name in ("last.pt", "best.pt")
