@@ -113,6 +113,7 @@ def train(
         description["iterations"] = iterations
         description["initial_weights_sha256"] = sha256_of(PRETRAINED) if trainer.pretrained else None
         folder.write_description(description)
+        events.write(kinds.STARTED, device=str(settled.device), iterations=settled.iterations)
         _say_how(events, settled, device_text, trainer)
         _work(trainer, folder, events)
     return folder
@@ -153,6 +154,8 @@ def resume(run_folder: Path, *, device: str | None = None, observer: Observer | 
     generalists = {spec: create_generalist(spec, place) for spec in config.generalists}
     _require_same_weights(generalists, description)
     with _working(folder, settled, observer) as events:
+        # First of all: what comes before it ends a pause, which would count as work.
+        events.write(kinds.STARTED, device=str(settled.device), iterations=settled.iterations)
         trainer = _trainer(settled, folder, events, generalists)
         if (folder.checkpoints / "last.pt").exists():
             trainer.load_checkpoint("last")
@@ -375,7 +378,6 @@ def _set_threads(threads: int | None) -> None:
 
 def _say_how(events: EventWriter, settled: Settled, device_text: str, trainer: Trainer) -> None:
     plan, cohort = settled.plan, settled.cohort
-    events.write(kinds.STARTED, device=str(settled.device), iterations=settled.iterations)
     events.write(kinds.MESSAGE, text=f"{device_text} Arithmetic: {settled.precision}.")
     events.write(
         kinds.MESSAGE,

@@ -308,6 +308,21 @@ def test_what_another_version_made_is_refused(cohort: Cohort, tmp_path: Path, mo
         Specialist.load(run.path)
 
 
+def test_the_reports_time_counts_no_pause(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
+        run = train(cohort, tiny_config(iterations=4, generalists=()), tmp_path / "run")
+    # Ten hours ago.
+    before = [event | {"time": event["time"] - 36_000} for event in run.events()]
+    run.events_file.write_text("".join(json.dumps(event) + "\n" for event in before), encoding="ascii")
+    with monkeypatch.context() as patch:  # What breaks on the way in is no work of the night before either.
+        patch.setattr(Trainer, "load_checkpoint", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            resume(run.path)
+    resume(run.path)
+    assert re.search(r"<dt>Time</dt><dd>\d+ (s|min)\b", run.report.read_text(encoding="utf-8"))
+
+
 def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RunFolderError, match="is not a run folder"):
