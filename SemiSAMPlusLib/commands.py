@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
+from itertools import pairwise
 from json import dumps, loads
 from pathlib import Path
 from types import FrameType
@@ -104,13 +106,13 @@ def train(
         cohort: What `semisamplus cohort` wrote.
         run: The run's folder; it must not hold a run yet.
         config: How to train.
-        settings: A JSON file of settings, such as the part `config` of a run.json; flags beside it go before it.
+        settings: A JSON file of settings, such as the part `config` of a run.json; flags beside it go before it: it holds
+            what they are by default.
         start_from: Start from the specialist of another run, for example with a corrected case added to the cohort.
     """
     from .cohort.cohort import Cohort
 
     loaded = Cohort.load(cohort)
-    config = config if settings is None else _with_settings(settings, config)
     _announce("Checking the cohort and getting ready …")
     from .training.run import train as train_it
 
@@ -365,6 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         commands, prog, description, given = COMMANDS, "semisamplus weights", _WEIGHTS_DESCRIPTION, given[1:]
     try:
+        if given[:1] == ["train"] and (file := _settings_file(given)) is not None:
+            commands = {**commands, "train": partial(train, config=_read_settings(file))}
         code = tyro.extras.subcommand_cli_from_dict(
             commands,
             prog=prog,
@@ -410,8 +414,16 @@ def _train(run: Path, work: Callable[[Callable[[dict[str, Any]], None]], RunFold
     return 0
 
 
-def _with_settings(path: Path, config: TrainingConfig) -> TrainingConfig:
-    """Return the settings of a file, with what the command line says otherwise than by default."""
+def _settings_file(given: Sequence[str]) -> Path | None:
+    """Return what follows ``--settings`` on the command line."""
+    for word, following in pairwise([*given, ""]):
+        name, is_joined, value = word.partition("=")
+        if name == "--settings":
+            return Path(value if is_joined else following)
+    return None
+
+
+def _read_settings(path: Path) -> TrainingConfig:
     try:
         data = loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -420,8 +432,10 @@ def _with_settings(path: Path, config: TrainingConfig) -> TrainingConfig:
     if not isinstance(data, dict):
         msg = f"{path}: holds {type(data).__name__}, expected an object of settings."
         raise ConfigError(msg, "Give a JSON file of settings, such as the part `config` of a run.json.")
-    default, given = TrainingConfig().to_dict(), config.to_dict()
-    return TrainingConfig.from_dict({**data, **{name: v for name, v in given.items() if v != default[name]}})
+    try:
+        return TrainingConfig.from_dict(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.what}", f"Correct the file. {error.remedy}") from error
 
 
 def _cohort_of(folder: RunFolder) -> Cohort:

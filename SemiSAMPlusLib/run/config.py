@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from math import isfinite
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError
 
@@ -107,6 +110,9 @@ class TrainingConfig:
         Raises:
             ConfigError: If a value cannot work; names the setting and what is allowed.
         """
+        for name, kind in _kinds().items():
+            if not _is_of(getattr(self, name), kind):
+                _refuse(name, repr(getattr(self, name)), _words(kind))
         at_least = {
             "batch": 1,
             "prompt_sets": 1,
@@ -167,3 +173,35 @@ class TrainingConfig:
 def _refuse(name: str, found: object, allowed: str) -> None:
     msg = f"The setting '{name}' is {found}, expected {allowed}."
     raise ConfigError(msg, f"Give --{name.replace('_', '-')} such a value.")
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Return the type of each setting; files and programs may bring any."""
+    return get_type_hints(TrainingConfig)
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_is_of(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is tuple:  # How many there must be is looked at with their values.
+        return isinstance(value, tuple | list) and all(_is_of(one, parts[0]) for one in value)
+    if isinstance(value, bool):  # Python takes it for a number.
+        return False
+    if kind is float:
+        return isinstance(value, int | float) and isfinite(value)
+    return isinstance(value, kind)
+
+
+def _words(kind: Any) -> str:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return " or ".join(_words(part) for part in parts)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, parts))}"
+    if origin is tuple:
+        return f"a list, in it {_words(parts[0])} each"
+    return {str: "text", int: "a whole number", float: "a number", NoneType: "nothing (null)"}[kind]

@@ -288,14 +288,28 @@ def test_settings_may_come_from_a_file_and_flags_go_before_them(place: Path, tmp
     )
     settings.write_text(json.dumps(config.to_dict()), encoding="utf-8")
     command = ["train", str(place / "cohort.json"), "--run", str(again), "--settings", str(settings)]
-    assert main([*command, "--iterations", "2"]) == 0
+    assert main([*command, "--iterations", "2", "--seed", "0"]) == 0  # The seed that is the default elsewhere.
     used = RunFolder(again).describe()["config"]
-    assert used == {**config.to_dict(), "iterations": 2}
+    assert used == {**config.to_dict(), "iterations": 2, "seed": 0}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "cannot be read"), ("[1]", "holds list"), ('{"iteration": 3}', "'iteration'"), (None, "cannot be read")],
+    [
+        ("{", "cannot be read"),
+        ("[1]", "holds list"),
+        ('{"iteration": 3}', "'iteration'"),
+        (None, "cannot be read"),
+        ('{"batch": "2"}', "settings.json: The setting 'batch' is '2', expected a whole number."),
+        ('{"iterations": "5"}', "'iterations' is '5', expected a whole number or nothing (null)."),
+        ('{"iterations": true}', "'iterations' is True, expected a whole number"),
+        ('{"spacing": NaN}', "'spacing' is nan, expected a number"),
+        ('{"size": "huge"}', "'size' is 'huge', expected one of 'auto', 'small', 'medium', 'large'."),
+        ('{"intensity": "xray"}', "'intensity' is 'xray', expected one of 'auto', 'ct', 'mr', 'pet'."),
+        ('{"generalists": "random-walker"}', "'random-walker', expected a list, in it text each."),
+        ('{"flips": ["up"]}', "'flips' is ('up',), expected a list, in it one of 'z', 'y', 'x' each."),
+        ('{"patch": ["16", 16, 16]}', "'patch' is ('16', 16, 16), expected a list, in it a whole number each"),
+    ],
 )
 def test_settings_that_are_none_are_told(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, words: str
