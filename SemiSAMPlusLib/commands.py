@@ -62,7 +62,8 @@ def cohort(
     Args:
         folder: A folder with images/ and labels/, of the Decathlon, of nnU-Net or of BraTS, or a JSON datalist.
         output: Where to write the cohort, such as cohort.json.
-        labeled: How many cases are labelled (the first that have a label), or which, by name.
+        labeled: How many cases are labelled (the first that have a label), or which, by name; a number alone is how many,
+            unless a case bears it as its name.
         cases: The cases to train on, by name or number (1-60); all that are not for validation or test by default.
         validation: Labelled cases that are held out to choose the best checkpoint, by name or number (41-50).
         test: Cases that are kept for later and never opened by training, by name or number (61-80).
@@ -74,9 +75,11 @@ def cohort(
     from .cohort.layouts import recognize
 
     console = make_console()
+    layout = recognize(folder)
+    is_count = len(labeled) == 1 and labeled[0].isdecimal() and labeled[0] not in {case.name for case in layout.cases}
     found = find_cohort(
         folder,
-        labeled=int(labeled[0]) if len(labeled) == 1 and labeled[0].isdecimal() else labeled,
+        labeled=int(labeled[0]) if is_count else labeled,
         cases=cases or None,
         validation=validation,
         test=test,
@@ -87,7 +90,7 @@ def cohort(
     with console.status(f"Checking {opened} volumes …"):
         require_sound(found)
     found.save(output)
-    _show_cohort(found, f"{folder}: {recognize(folder).description}")
+    _show_cohort(found, f"{folder}: {layout.description}")
     _next(f"Written: {output}. Next:", "semisamplus", "train", output, "--run", Path("runs") / output.stem)
 
 

@@ -299,9 +299,14 @@ def class_values(item: str) -> tuple[int, ...]:
     """Return the label values of a class that is written as ``NAME=VALUE`` or ``NAME=VALUE,VALUE``.
 
     Raises:
-        CohortError: If there are none, or they are no whole numbers from 1.
+        CohortError: If there are none, or they are no whole numbers from 1, or there is a second '='.
     """
-    text = item.rpartition("=")[2]
+    name, _, text = item.rpartition("=")
+    if "=" in name:
+        raise _error(
+            f"--classes takes '{item}', expected one NAME=VALUE in each argument, without '=' in the name.",
+            "Put a space between classes, not a comma: liver=1 tumour=2.",
+        )
     try:
         values = tuple(dict.fromkeys(int(value) for value in text.split(",")))
     except ValueError:

@@ -443,6 +443,7 @@ def test_classes_of_dataset_json_are_picked_by_name(tmp_path):
         ({"classes": ["a=1", "b=1"]}, ["value 1 stands for 'a' and for 'b'"]),
         ({"classes": ["a=0"]}, ["'a=0'", "0 is background"]),
         ({"classes": ["a=x"]}, ["'a=x'", "whole numbers"]),
+        ({"classes": ["liver=1,tumour=2"]}, ["'liver=1,tumour=2'", "one NAME=VALUE", "liver=1 tumour=2"]),
         ({"classes": ["a=1", "a=2"]}, ["names a, a", "names that differ"]),
     ],
 )

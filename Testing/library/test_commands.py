@@ -159,6 +159,16 @@ def test_a_folder_that_cannot_be_made_is_told(place: Path, tmp_path: Path, capsy
 # cohort
 
 
+def test_a_case_that_is_called_by_a_number_is_meant_by_it(place: Path, tmp_path: Path) -> None:
+    for number in range(1, 5):
+        for part in ("images", "labels"):
+            (tmp_path / part).mkdir(exist_ok=True)
+            shutil.copy(place / part / f"phantom-0{number}.nii.gz", tmp_path / part / f"00{number}.nii.gz")
+    for given, expected in (("003", ["003"]), ("3", ["001", "002", "003"])):
+        assert main(["cohort", str(tmp_path), "--labeled", given, "-o", str(tmp_path / "c.json")]) == 0
+        assert [case.name for case in Cohort.load(tmp_path / "c.json").labeled] == expected
+
+
 def test_cohort_tells_what_it_found(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "my cohort.json"
     arguments = [
