@@ -145,12 +145,16 @@ def recognize_images(source: Path | Sequence[Path], *, channels: int) -> Layout:
 
 def stem(path: Path) -> str:
     """Return a volume's file name without its ending; a folder's whole name."""
-    # macOS may take accented letters apart in one file's name and leave them whole in another's.
-    name = unicodedata.normalize("NFC", path.name)
+    name = _composed(path.name)
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
+
+
+def _composed(name: str) -> str:
+    """Return a name with its letters whole: macOS may take accented ones apart in one name and not in another."""
+    return unicodedata.normalize("NFC", name)
 
 
 # --- MONAI's datalist
@@ -215,11 +219,11 @@ def _distinct_names(items: Sequence[tuple[str | None, tuple[Path, ...]]]) -> lis
         lambda images: "_".join([*images[0].parent.parts[-2:], stem(images[0])]),
     ]
     for candidate in candidates:
-        names = [name or candidate(images) for name, images in items]
+        names = [_composed(name or candidate(images)) for name, images in items]
         if all(names) and len(set(names)) == len(names):
             return names
     # Truly equal names are told as a fault, in the words that say it best.
-    return [name or common(images) or images[0].parent.name for name, images in items]
+    return [_composed(name or common(images) or images[0].parent.name) for name, images in items]
 
 
 # --- Medical Segmentation Decathlon and nnU-Net

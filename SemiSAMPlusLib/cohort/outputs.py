@@ -46,15 +46,6 @@ POSITIVE_COLOR, NEGATIVE_COLOR = (0.25, 0.95, 0.70), (0.90, 0.15, 0.45)
 _UPRIGHT = [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0]
 
 
-def case_name(path: Path) -> str:
-    """Return a volume file's name without its suffixes ``.seg.nrrd``, ``.nii.gz``, ``.nrrd``, ..."""
-    name = Path(path).name
-    for suffix in (*SEGMENTATION_SUFFIXES, *LABELMAP_SUFFIXES):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return Path(path).stem
-
-
 # Segmentations
 
 

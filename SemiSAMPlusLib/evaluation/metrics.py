@@ -14,7 +14,8 @@ import numpy as np
 
 from ..cohort.boxes import bounding_box
 from ..cohort.cohort import CLASS_COLORS, Class, summary
-from ..cohort.outputs import case_name, read_classes, read_segmentation, segment_name_faults
+from ..cohort.layouts import SUFFIXES, stem
+from ..cohort.outputs import read_classes, read_segmentation, segment_name_faults
 from ..errors import VolumeError
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
@@ -34,8 +35,6 @@ EMPTY_NOTE = (
 
 #: What is measured of masks in which nothing is true.
 _ONE_VOXEL = (slice(0, 1),) * 3
-
-_IMAGE_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
 @dataclass(frozen=True)
@@ -285,9 +284,9 @@ def _by_name(files: Path | Mapping[str, Path]) -> dict[str, Path]:
         raise VolumeError(msg, "Give the folder that holds one file for each case.")
     by_name: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        name = case_name(path)
+        name = stem(path)
         # Hidden files are being written; uncertainty lies beside predictions and is none.
-        if path.name.startswith(".") or not path.name.lower().endswith(_IMAGE_SUFFIXES) or name.endswith("uncertainty"):
+        if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES) or name.endswith("uncertainty"):
             continue
         if name in by_name:
             msg = f"{folder}: two files are named after the case '{name}': {by_name[name].name} and {path.name}."

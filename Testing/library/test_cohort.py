@@ -293,6 +293,18 @@ def test_accented_names_match_however_they_are_composed(tmp_path):
     assert names(find_cohort(tmp_path, labeled=["e\u0301"]).labeled) == ["\u00e9"]
 
 
+def test_the_names_of_a_datalist_are_composed_too(tmp_path):
+    items = [
+        {"name": "e\u0301", "image": "1.nii.gz", "label": "1.seg.nii.gz"},
+        {"image": "e\u0301/t.nii.gz"},
+        {"image": "o\u0301/t.nii.gz"},
+    ]
+    (tmp_path / "list.json").write_text(json.dumps({"training": items[:1]}), encoding="utf-8")
+    assert names(recognize(tmp_path / "list.json").cases) == ["\u00e9"]
+    (tmp_path / "list.json").write_text(json.dumps({"training": items[1:]}), encoding="utf-8")
+    assert names(recognize(tmp_path / "list.json").cases) == ["\u00e9", "\u00f3"]
+
+
 def test_a_channel_that_is_not_asked_for_may_be_missing(tmp_path):
     source, _ = make_brats(["BraTS2021_00000", "BraTS2021_00002"])(tmp_path)
     (tmp_path / "BraTS2021_00002" / "BraTS2021_00002_t1ce.nii").unlink()

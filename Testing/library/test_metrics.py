@@ -19,6 +19,7 @@ from monai.metrics import (
 )
 
 from SemiSAMPlusLib.cohort.cohort import Class
+from SemiSAMPlusLib.cohort.layouts import stem
 from SemiSAMPlusLib.cohort.outputs import write_segmentation
 from SemiSAMPlusLib.cohort.volume import Grid
 from SemiSAMPlusLib.errors import VolumeError
@@ -165,6 +166,18 @@ def test_folders_are_paired_by_case_name_and_values_mapped(tmp_path: Path) -> No
     (tmp_path / "predictions" / "stranger.nrrd").unlink()
     by_itself = evaluate_folders(tmp_path / "predictions", tmp_path / "labels")
     assert by_itself.rows == evaluation.rows[:2], "a .seg.nrrd says which values its classes have"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label"),
+    [("a.b.nrrd", "a.b.nhdr"), ("a.hdr", "a.nii.gz"), ("a.nii", "a.gipl"), ("e\u0301.nii.gz", "\u00e9.mha")],
+)
+def test_cases_are_named_and_found_as_those_of_a_cohort(tmp_path: Path, prediction: str, label: str) -> None:
+    for folder, name in (("predictions", prediction), ("labels", label)):
+        _write_label(tmp_path / folder / name, _cube((2, 2, 2)))
+    assert [row.case for row in evaluate_folders(tmp_path / "predictions", tmp_path / "labels", ONE).rows] == [
+        stem(Path(label))
+    ]
 
 
 def test_labels_whose_segments_contradict_each_other_by_number_are_refused(tmp_path: Path) -> None:

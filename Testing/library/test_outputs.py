@@ -13,7 +13,6 @@ import slicerio
 from SemiSAMPlusLib.cohort.cohort import Class
 from SemiSAMPlusLib.cohort.outputs import (
     REFINED_ENTROPY,
-    case_name,
     class_indices,
     read_classes,
     read_label,
@@ -245,8 +244,3 @@ def test_no_prompts_at_all(tmp_path: Path) -> None:
     path.write_text("{", encoding="utf-8")
     with pytest.raises(VolumeError, match=r"prompts\.mrk\.json: cannot be read"):
         read_prompts(path)
-
-
-@pytest.mark.parametrize("name", ["a.b.seg.nrrd", "a.b.nii.gz", "a.b.nrrd", "a.b.mha"])
-def test_a_case_is_named_after_its_file(name: str) -> None:
-    assert case_name(Path("folder") / name) == "a.b"
