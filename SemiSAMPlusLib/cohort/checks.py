@@ -8,7 +8,7 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +26,9 @@ from .volume import GRID_TOLERANCE, Grid, numbers_text, read_image
 
 #: NIfTI-1's codes of floating point numbers (nifti1.h), and numpy's.
 _NIFTI_FLOATS = {"16": "f4", "64": "f8"}
+
+#: How far the axes of a direction may be from right angles and unit length (Frobenius norm of DᵀD - 1): what rounding does.
+_RIGHT_ANGLES = 1e-4
 
 #: How a gzip file begins (RFC 1952).
 _GZIP = b"\x1f\x8b"
@@ -431,7 +434,7 @@ def file_faults(path: Path) -> list[VolumeError]:
     if not path.exists():
         return [_missing(path)]
     if path.is_dir():
-        # What a DICOM series holds shows only when its slices are read together.
+        # What a DICOM series holds shows only when its slices are read together, and then at right angles.
         return []
     if path.stat().st_size == 0:
         return [VolumeError(f"{path}: has 0 bytes, expected a volume.", "Copy or download it again.")]
@@ -456,24 +459,38 @@ def file_faults(path: Path) -> list[VolumeError]:
     if dimensions < 3 or min(size[:3]) == 1:
         what = f"{path}: is a single slice, size {numbers_text(size)}, expected several slices along all three axes."
         return [VolumeError(what, "Use the whole 3D volume, or leave the case out.")]
-    return [] if _is_whole(path, reader) else [_cut_short(path)]
+    faults = _direction_faults(path, reader.GetDirection())
+    return faults if _is_whole(path, reader) else [*faults, _cut_short(path)]
+
+
+def _direction_faults(path: Path, direction: Sequence[float]) -> list[VolumeError]:
+    """Tell of axes that are not at right angles: no NIfTI could be written for such a volume in its place."""
+    count = math.isqrt(len(direction))
+    matrix = np.reshape(direction, (count, count))
+    if np.linalg.norm(matrix.T @ matrix - np.eye(count)) <= _RIGHT_ANGLES:
+        return []
+    return [_not_orthonormal(path, f"direction {numbers_text(direction)}", "")]
 
 
 def _unreadable(path: Path, message: str) -> VolumeError:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     reason = lines[-1] if lines else "no reason given"
     if "orthonormal" in message:
-        what = (
-            f"{path}: its header's direction has axes that are not at right angles, or scaled unlike the voxels "
-            f"({reason}), expected orthonormal directions."
+        rounded = (
+            "; or, where it is off by rounding only, set the environment variable ITK_NIFTI_SFORM_PERMISSIVE to 1, "
+            "which takes the nearest right angles"
         )
-        remedy = (
-            "Load it in 3D Slicer, harden its transform and save it anew; or, where it is off by rounding only, set "
-            "the environment variable ITK_NIFTI_SFORM_PERMISSIVE to 1, which takes the nearest right angles."
-        )
-        return VolumeError(what, remedy)
+        return _not_orthonormal(path, reason, rounded)
     what = f"{path}: cannot be read as a volume ({reason}), expected a format that SimpleITK reads."
     return VolumeError(what, "Save it anew as .nii.gz, .nrrd or .mha; if it was copied or downloaded, do that again.")
+
+
+def _not_orthonormal(path: Path, reason: str, otherwise: str) -> VolumeError:
+    what = (
+        f"{path}: its header's direction has axes that are not at right angles, or scaled unlike the voxels "
+        f"({reason}), expected orthonormal directions."
+    )
+    return VolumeError(what, f"Load it in 3D Slicer, harden its transform and save it anew{otherwise}.")
 
 
 def _is_whole(path: Path, reader: sitk.ImageFileReader) -> bool:

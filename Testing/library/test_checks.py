@@ -203,6 +203,20 @@ def not_orthonormal(cohort):
     return cohort, ["c.nii", "not at right angles", "expected orthonormal", "3D Slicer", "ITK_NIFTI_SFORM_PERMISSIVE"]
 
 
+def sheared(suffix):
+    def spoil(cohort):
+        case = cohort.case("c")
+        # 12° from a right angle; ITK asks for right angles in NIfTI alone.
+        lean = float(np.deg2rad(12))
+        direction = (1, 0, 0, 0, 1, np.sin(lean), 0, 0, np.cos(lean))
+        path = save(noise(2), case.images[0].with_name(f"c.{suffix}"), direction=direction)
+        cohort = cohort.replacing(replace(case, images=(path,)))
+        return cohort, [f"c.{suffix}", "not at right angles", "0.2079", "expected orthonormal", "3D Slicer"]
+
+    spoil.__qualname__ = f"sheared_{suffix}"
+    return spoil
+
+
 def empty_dicom_folder(cohort):
     folder = image_of(cohort, "c").parent / "series"
     folder.mkdir()
@@ -322,6 +336,8 @@ FAULTS = [
     missing_image,
     missing_test_image,
     missing_label,
+    sheared("mha"),
+    sheared("nrrd"),
     no_bytes,
     unreadable,
     unreadable_label,
