@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -133,10 +134,11 @@ class Cohort:
         """Return the cohort as JSON-ready data; paths below ``relative_to`` are written relative to it."""
 
         def path(value: Path) -> str:
-            absolute = Path(value).absolute()
-            if relative_to is not None and absolute.is_relative_to(Path(relative_to).absolute()):
-                return absolute.relative_to(Path(relative_to).absolute()).as_posix()
-            return absolute.as_posix()
+            if relative_to is None:
+                return Path(value).absolute().as_posix()
+            # What goes up with ".." and lies elsewhere is not below.
+            absolute, folder = (Path(os.path.abspath(one)) for one in (value, relative_to))
+            return (absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute).as_posix()
 
         return {
             "format": FORMAT,

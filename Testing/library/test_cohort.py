@@ -245,6 +245,21 @@ def test_layouts_are_recognised(tmp_path, make, words):
     assert Cohort.load(tmp_path / "cohort.json").to_dict() == cohort.to_dict()
 
 
+def test_paths_that_go_up_are_below_only_where_they_lie_below(tmp_path, monkeypatch):
+    write(tmp_path / "heart" / "images" / "a.nii.gz", seed=1)
+    write(tmp_path / "heart" / "labels" / "a.nii.gz")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    find_cohort(Path("../heart")).save(Path("cohort.json"))
+    find_cohort(Path("../heart")).save(Path("../work/../cohort.json"))
+    elsewhere, above = (
+        json.loads(file.read_text(encoding="utf-8"))["cases"][0]
+        for file in (Path("cohort.json"), tmp_path / "cohort.json")
+    )
+    assert elsewhere["images"] == [(tmp_path / "heart" / "images" / "a.nii.gz").as_posix()]
+    assert above["label"] == "heart/labels/a.nii.gz"
+
+
 def test_test_cases_keep_the_label_that_there_is(tmp_path):
     source, _ = make_nnunet(tmp_path)
     cohort = find_cohort(source)
