@@ -22,6 +22,8 @@ ORIENTATION = "LPS"
 #: Two grids are one where no corner of the field of view lies farther apart than this share of the smallest voxel side.
 GRID_TOLERANCE = 0.1
 
+#: Voxels along an axis that ITK's recursive Gaussian needs at least.
+_LEAST_SMOOTHED = 4
 
 Number = TypeVar("Number", int, float)
 
@@ -231,8 +233,17 @@ def resample(image: sitk.Image, grid: Grid, *, interpolator: int = sitk.sitkLine
         # The standard deviation that takes a voxel of size 1 to one of size r (both seen as Gaussians of FWHM = size).
         sigma = np.where(ratio > 1.05, np.sqrt(np.maximum(ratio**2 - 1, 0)) / 2.355 * np.asarray(image.GetSpacing()), 0)
         if sigma.any():
-            image = sitk.SmoothingRecursiveGaussian(image, [max(float(s), 1e-3) for s in sigma])
+            image = _smoothed(image, [max(float(s), 1e-3) for s in sigma])
     return sitk.Resample(image, grid.reference(), sitk.Transform(), interpolator, outside, image.GetPixelID())
+
+
+def _smoothed(image: sitk.Image, sigma: Sequence[float]) -> sitk.Image:
+    """Smooth an image; ITK wants four voxels along every axis, so an axis that has fewer is continued as it ends."""
+    beyond = [_LEAST_SMOOTHED if size < _LEAST_SMOOTHED else 0 for size in image.GetSize()]
+    if not any(beyond):
+        return sitk.SmoothingRecursiveGaussian(image, sigma)
+    padded = sitk.ZeroFluxNeumannPad(image, beyond, beyond)
+    return sitk.Crop(sitk.SmoothingRecursiveGaussian(padded, sigma), beyond, beyond)
 
 
 def read_volume(case: Case, spacing: float) -> Volume:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tiny import OBLIQUE, ball, plan, write_volume
 from SemiSAMPlusLib.cohort.augmentation import IntensityAugmentation, SpatialAugmentation, look_up
 from SemiSAMPlusLib.cohort.cohort import Case, Class, Role
 from SemiSAMPlusLib.cohort.patches import CaseCache, Patch, PatchStream, prepare
-from SemiSAMPlusLib.cohort.volume import Grid
+from SemiSAMPlusLib.cohort.volume import Grid, resample
 
 CPU = torch.device("cpu")
 CLASSES = (Class("inner", (7,)), Class("outer", (2, 3)))
@@ -284,3 +285,19 @@ def test_a_labelled_case_that_shows_nothing_is_drawn_from_all_the_same(tmp_path:
     (patch,) = _stream([case]).draw(0, 1)
     assert patch.label is not None
     assert not patch.label.any()
+
+
+@pytest.mark.parametrize("slices", [2, 3])
+@pytest.mark.parametrize("thick", [1.0, 0.5])
+def test_a_volume_of_few_slices_is_smoothed_as_one_of_many_that_are_alike(slices: int, thick: float) -> None:
+    pattern = np.random.default_rng(0).normal(100, 20, (24, 22)).astype(np.float32)
+    few, many = (
+        Grid((count, 24, 22), (1.0, 1.0, thick), (5.0, -7.0, 3.0), OBLIQUE.direction).image(np.stack([pattern] * count))
+        for count in (slices, 40)
+    )
+    coarse = Grid((1, 8, 7), (3.0, 3.0, 3.0), (6.0, -6.0, 3.0), OBLIQUE.direction)
+    coarse = replace(coarse, origin=few.TransformContinuousIndexToPhysicalPoint((1.0, 1.0, (slices - 1) / 2)))
+    expected = replace(coarse, origin=many.TransformContinuousIndexToPhysicalPoint((1.0, 1.0, 19.5)))
+    found, right = (sitk.GetArrayFromImage(resample(*pair)) for pair in ((few, coarse), (many, expected)))
+    assert right.std() > 1
+    np.testing.assert_allclose(found, right, atol=0.05)
