@@ -107,7 +107,7 @@ def train(
 
     Args:
         cohort: What `semisamplus cohort` wrote.
-        run: The run's folder; it must not hold a run yet.
+        run: The run's folder; it must hold neither a run nor other things yet.
         config: How to train.
         settings: A JSON file of settings, such as the part `config` of a run.json; flags beside it go before it: it holds
             what they are by default.
@@ -153,7 +153,7 @@ def stop(run: Positional[Annotated[Path, arg(metavar="RUN")]], /) -> None:
 def delete(
     run: Positional[Annotated[Path, arg(metavar="RUN")]], /, *, yes: Annotated[bool, arg(aliases=["-y"])] = False
 ) -> int:
-    """Delete a run's folder with all that the run wrote: weights, layers, report.
+    """Delete a run's folder with all that is in it: weights, layers, report, and what was laid there since.
 
     Args:
         run: The run's folder.
@@ -444,7 +444,7 @@ def _read_settings(path: Path) -> TrainingConfig:
 def _cohort_of(folder: RunFolder) -> Cohort:
     from .cohort.cohort import Cohort
 
-    return Cohort.from_dict(folder.describe()["cohort"], folder.path)
+    return Cohort.from_dict(folder.describe("cohort")["cohort"], folder.path)
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def _test_cases(source: Path) -> tuple[Case, ...]:
     if not run.run_file.exists():
         msg = f"{source}: holds a specialist but no run, so no test cases are known."
         raise VolumeError(msg, remedy)
-    cases = Cohort.from_dict(run.describe()["cohort"], run.path).test
+    cases = Cohort.from_dict(run.describe("cohort")["cohort"], run.path).test
     if not cases:
         msg = f"{source}: the run's cohort has no test cases."
         raise VolumeError(msg, f"{remedy[:-1]}, or make the cohort with --test.")

@@ -22,6 +22,11 @@ from .files import read_text_patiently, replacing, sweep_temporaries, write_text
 
 #: A job on another host is taken for dead when its heartbeat is older than this many seconds; on this host its process is asked.
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 5.0, 60.0
+#: What may lie in a run's folder: what the run writes, and what 3D Slicer's panel lays there for it before.
+_OF_A_RUN = (
+    *("job.json", "events.jsonl", "stop", "log.txt", "run.json", "checkpoints", "layers", "specialist", "embeddings"),
+    *("report.html", "cohort.json", "inputs", "output.txt"),
+)
 #: Where model.json tells of the collaboration that a specialist came from.
 COLLABORATION = "collaboration"
 
@@ -168,25 +173,44 @@ class RunFolder(JobFolder):
         """Return the folder of a case's layers."""
         return self.path / "layers" / safe_id(case_name)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, *needed: str) -> dict[str, Any]:
         """Return run.json.
 
+        Args:
+            needed: What it must tell.
+
         Raises:
-            RunFolderError: If the folder holds no readable run.json.
+            RunFolderError: If the folder holds no readable run.json, or that lacks what is needed.
         """
         try:
             data = json.loads(self.run_file.read_text(encoding="utf-8"))
+            if not isinstance(data, dict):
+                raise ValueError(f"holds {type(data).__name__}, expected an object")
+            if missing := [key for key in needed if key not in data]:
+                raise ValueError(f"has no '{missing[0]}'")
         except (OSError, ValueError) as error:
             msg = f"{self.path}: is not a run folder (run.json: {error})."
             raise RunFolderError(msg, "Give the folder that `semisamplus train --run` named.") from error
-        return dict(data)
+        return data
+
+    def require_own(self) -> None:
+        """Refuse a folder that holds other things than a run, for with the run they would be deleted.
+
+        Raises:
+            RunFolderError: If it does.
+        """
+        entries = self.path.iterdir() if self.path.is_dir() else ()
+        others = sorted(one.name for one in entries if one.name not in _OF_A_RUN and not one.name.startswith("."))
+        if others:
+            msg = f"{self.path}: holds other things ('{others[0]}'), expected an empty folder or none for the run."
+            raise RunFolderError(msg, f"Give --run a folder of its own, such as {self.path / 'run'}.")
 
     def write_description(self, description: dict[str, Any]) -> None:
         """Write run.json."""
         write_text_atomically(self.run_file, json.dumps(description, indent=1, ensure_ascii=False) + "\n")
 
     def delete(self) -> None:
-        """Remove the folder with all that the run wrote.
+        """Remove the folder with all that is in it.
 
         Raises:
             RunFolderError: If it is not a run folder, or a job is running in it.

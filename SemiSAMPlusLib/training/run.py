@@ -63,7 +63,7 @@ def train(
     Args:
         cohort: Which cases there are.
         config: How to train.
-        run_folder: Where the run is to live; it must not hold one yet.
+        run_folder: Where the run is to live; it must hold neither a run nor other things yet.
         start_from: Another run, or a specialist's folder: its weights are the start, and its plan is kept.
         observer: Called with each event as it is written.
 
@@ -78,6 +78,7 @@ def train(
     if folder.run_file.exists():
         msg = f"{folder.path}: already holds a run."
         raise RunFolderError(msg, "Go on with it by `semisamplus resume`, or give --run a new folder.")
+    folder.require_own()
     require_sound(cohort)
     _require_unlabeled(cohort, config)
     config = replace(config, generalists=tuple(_with_absolute_file(spec) for spec in config.generalists))
@@ -134,7 +135,7 @@ def resume(run_folder: Path, *, device: str | None = None, observer: Observer | 
             have changed.
     """
     folder = RunFolder(run_folder)
-    description = folder.describe()
+    description = folder.describe("format")
     if description["format"] != FORMAT:
         msg = f"{folder.path}: the run has the format {description['format']!r}, expected {FORMAT!r}."
         raise RunFolderError(msg, "Go on with the version that began it, or train anew.")

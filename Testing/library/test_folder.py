@@ -176,7 +176,7 @@ def test_a_description_is_read_back(tmp_path: Path) -> None:
     assert run.describe() == {"cohort": "Vorhof é", "numbers": [1, 2.5, None]}
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe", b"[1]"])
 def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
     run = RunFolder(tmp_path / "holiday pictures")
     run.path.mkdir()
@@ -188,6 +188,14 @@ def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path: Path, content: byt
     with pytest.raises(RunFolderError, match="holiday pictures"):
         run.delete()
     assert (run.path / "beach.jpg").exists()
+
+
+def test_a_description_that_lacks_what_is_needed_is_told(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.write_description({"format": 1})
+    assert run.describe("format") == {"format": 1}
+    with pytest.raises(RunFolderError, match=r"is not a run folder \(run\.json: has no 'cohort'\)"):
+        run.describe("format", "cohort")
 
 
 def test_a_run_is_deleted_wholly_but_not_while_it_runs(tmp_path: Path) -> None:

@@ -277,6 +277,13 @@ def test_without_images_the_runs_test_cases_are_predicted(tmp_path: Path) -> Non
     assert all(path.exists() for path in written)
 
 
+def test_a_run_that_names_no_cohort_is_told(tmp_path: Path) -> None:
+    run = _run_with(tmp_path, [])
+    RunFolder(run).write_description({})
+    with pytest.raises(RunFolderError, match="has no 'cohort'"):
+        predict(run, None, tmp_path / "out", device="cpu")
+
+
 @pytest.mark.parametrize("kind", ["run", "specialist"])
 def test_without_images_and_test_cases_there_is_an_error(kind: str, specialist: Path, tmp_path: Path) -> None:
     case = Case("a", (_write_image(tmp_path / "a.nii"),), role=Role.LABELED)

@@ -328,6 +328,9 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="is not a run folder"):
             resume(folder)
     assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RunFolderError, match="has no 'format'"):
+        resume(tmp_path)
 
 
 @pytest.mark.parametrize("which", ["labeled", "unlabeled"])
@@ -379,6 +382,15 @@ def test_what_must_not_be_seen_changes_nothing(tmp_path: Path, hidden: str) -> N
 
 
 # -- refused
+
+
+def test_a_folder_with_other_things_is_refused(cohort: Cohort, tmp_path: Path) -> None:
+    (tmp_path / "heart" / "images").mkdir(parents=True)
+    (tmp_path / "heart" / "cohort.json").touch()
+    with pytest.raises(RunFolderError, match=r"heart: holds other things \('images'\)") as error:
+        train(cohort, tiny_config(iterations=2), tmp_path / "heart")
+    assert "--run" in error.value.remedy
+    assert sorted(path.name for path in (tmp_path / "heart").iterdir()) == ["cohort.json", "images"]
 
 
 def test_a_folder_that_someone_works_in_is_refused(
