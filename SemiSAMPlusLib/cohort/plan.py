@@ -114,7 +114,7 @@ def without_several_pieces(plan: Plan, cohort: Cohort) -> Plan:
 
 
 def _header(case: Case) -> tuple[np.ndarray, float]:
-    """Return a scan's extent (z, y, x) in mm in the training orientation, and its finest voxel size in mm."""
+    """Return a scan's extent (z, y, x) in mm in the training orientation, and the middle one of its voxel's sides in mm."""
     native = read_grid(case.images[0])
     grid = training_grid(native.reference(), 1.0)
     return np.asarray(grid.shape, dtype=float), float(np.median(native.spacing))
