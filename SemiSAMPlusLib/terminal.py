@@ -22,13 +22,13 @@ _PLAIN_SECONDS = 15.0
 _PLAIN_WIDTH = 120
 
 
-def make_console(*, stderr: bool = False) -> Console:
+def make_console() -> Console:
     """Return a console for standard output; lines that go to a file or a pipe are wide."""
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    console = Console(highlight=False, soft_wrap=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+        console = Console(highlight=False, width=_PLAIN_WIDTH)
     return console
 
 
@@ -115,7 +115,7 @@ class Progress:
         texts = [self._case] if self._case else []
         texts += [_figures_text(name, values) for name, values in self._figures.items() if values]
         if self._seconds_left:
-            texts.append(f"{duration(self._seconds_left)} left")
+            texts.append(f"{kinds.duration(self._seconds_left)} left")
         return texts
 
     def _render(self) -> Any:
@@ -126,7 +126,7 @@ class Progress:
         if not self._iterations:
             return Text("Getting ready …", style="dim")
         row = Table.grid(padding=(0, 1))
-        left = "" if self._seconds_left is None else f"{duration(self._seconds_left)} left"
+        left = "" if self._seconds_left is None else f"{kinds.duration(self._seconds_left)} left"
         bar = ProgressBar(total=self._iterations, completed=self.iteration, width=40)
         row.add_row(self._count(), bar, Text(left, style="cyan"))
         whole = Table.grid()
@@ -197,7 +197,7 @@ class TransferProgress:
     def _show(self, event: dict[str, Any]) -> None:
         done, total, speed, left = (event.get(key) for key in ("bytes", "bytes_total", "speed", "seconds_left"))
         rate = f"{byte_text(speed)}/s" if speed else ""
-        rest = "" if left is None else f"{duration(left)} left"
+        rest = "" if left is None else f"{kinds.duration(left)} left"
         if self._bar is not None:
             if not self._bar.tasks:
                 self._bar.add_task("", total=total, speed="", left="")
@@ -217,14 +217,6 @@ def byte_text(size: float) -> str:
             return f"{size:.0f} {unit}"
         size = round(size / 1000)
     return f"{size:.0f} GB"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a reader wants it: ``40 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _figures_text(name: str, values: dict[str, float | None]) -> str:

@@ -45,8 +45,13 @@ def tiny_cohort(folder: Path, *, validation: int = 0, **settings: Any) -> Cohort
         folder, **{"size": (24, 32, 28), "cases": 5 + validation, "labeled": 1, "test": 1, **settings}
     )
     for case in cohort.unlabeled[:validation]:
-        cohort = cohort.replacing(replace(case, role=Role.VALIDATION))
+        cohort = with_case(cohort, replace(case, role=Role.VALIDATION))
     return cohort
+
+
+def with_case(cohort: Cohort, case: Case) -> Cohort:
+    """Return a cohort in which ``case`` takes the place of the case of the same name."""
+    return replace(cohort, cases=tuple(case if old.name == case.name else old for old in cohort.cases))
 
 
 def tiny_config(**settings: Any) -> TrainingConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,6 @@ class Cohort:
                 return case
         msg = f"The cohort has no case named '{name}'."
         raise VolumeError(msg, f"Its cases are {summary([case.name for case in self.cases])}.")
-
-    def replacing(self, case: Case) -> Cohort:
-        """Return a cohort in which ``case`` takes the place of the case of the same name."""
-        return replace(self, cases=tuple(case if old.name == case.name else old for old in self.cases))
 
     def to_dict(self, relative_to: Path | None = None) -> dict[str, Any]:
         """Return the cohort as JSON-ready data; paths below ``relative_to`` are written relative to it."""

@@ -134,16 +134,6 @@ class Evaluation:
             table.add_row("mean ± sd", Text(name), *cells, style="bold")
         return table
 
-    def table(self, width: int = 120) -> str:
-        """Return the table of :meth:`rich_table` as plain text of at most ``width`` columns."""
-        from io import StringIO
-
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=width, color_system=None, force_terminal=False).print(self.rich_table())
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n") + "\n"
-
 
 def evaluate_segmentation(
     prediction: np.ndarray,

@@ -33,7 +33,6 @@ from .metrics import (
     format_measure,
     format_summary,
 )
-from .pictures import save_case_picture
 from .slices import (
     PROMPTS,
     TRUTH_COLOR,
@@ -48,8 +47,6 @@ from .slices import (
     views,
 )
 from .style import STYLE
-
-__all__ = ["save_case_picture", "write_report"]
 
 #: The pictures of so many cases go into a report.
 HANDFUL = 6
@@ -320,7 +317,7 @@ def _facts(run: _Run) -> str:
         )
     if run.seconds:
         per = f"{run.seconds / run.iteration:.2f} s an iteration" if run.iteration else ""
-        facts.append(("Time", _duration(run.seconds), per))
+        facts.append(("Time", kinds.duration(run.seconds), per))
     items = "".join(
         f'<div class="fact"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(detail)}&nbsp;</small></dd></div>'
         for name, value, detail in facts
@@ -686,13 +683,6 @@ def _is_number(value: Any) -> bool:
 
 def _number(value: Any) -> str:
     return f"{value:.3f}" if _is_number(value) else "–"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _date(time: float) -> str:

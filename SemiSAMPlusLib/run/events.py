@@ -139,3 +139,11 @@ def seconds_of_work(events: Iterable[Mapping[str, Any]]) -> float:
             began = moment
         latest = moment
     return total + ((latest - began) if began is not None and latest is not None else 0.0)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a reader wants it: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from tiny import with_case
 
 from SemiSAMPlusLib.cohort.checks import check_cohort, input_hashes, require_sound
 from SemiSAMPlusLib.cohort.cohort import Case, Class, Cohort, Role
@@ -115,7 +116,7 @@ def cut_short(suffix):
         path = save(noise(9), case.images[0].parent / f"d.{suffix}")
         data = path.read_bytes()
         path.write_bytes(data[: len(data) * 2 // 3])
-        cohort = cohort.replacing(replace(case, images=(path,)))
+        cohort = with_case(cohort, replace(case, images=(path,)))
         return cohort, [f"d.{suffix}", "cut short", "expected it whole", "download it again"]
 
     return spoil
@@ -166,7 +167,7 @@ def not_a_number_big_endian(cohort):
             data[at : at + size] = data[at : at + size][::-1]
     data[352:] = np.frombuffer(bytes(data[352:]), "<f4").byteswap().tobytes()
     path.write_bytes(data)
-    cohort = cohort.replacing(replace(case, images=(path,)))
+    cohort = with_case(cohort, replace(case, images=(path,)))
     return cohort, ["c.nii", "3 NaN and 1 infinite of 336", "expected finite", "Replace them"]
 
 
@@ -182,7 +183,7 @@ def infinite(cohort):
     array[0, 0, 0] = -np.inf
     case = cohort.case("c")
     path = save(array, case.images[0].with_name("c.nrrd"))
-    cohort = cohort.replacing(replace(case, images=(path,)))
+    cohort = with_case(cohort, replace(case, images=(path,)))
     return cohort, ["c.nrrd", "0 NaN and 1 infinite of 336", "expected finite", "Replace them"]
 
 
@@ -199,7 +200,7 @@ def not_orthonormal(cohort):
     data[252:256] = struct.pack("<2h", 0, 1)
     data[280:296] = struct.pack("<4f", 1, 0.5, 0, 0)
     path.write_bytes(data)
-    cohort = cohort.replacing(replace(case, images=(path,)))
+    cohort = with_case(cohort, replace(case, images=(path,)))
     return cohort, ["c.nii", "not at right angles", "expected orthonormal", "3D Slicer", "ITK_NIFTI_SFORM_PERMISSIVE"]
 
 
@@ -210,7 +211,7 @@ def sheared(suffix):
         lean = float(np.deg2rad(12))
         direction = (1, 0, 0, 0, 1, np.sin(lean), 0, 0, np.cos(lean))
         path = save(noise(2), case.images[0].with_name(f"c.{suffix}"), direction=direction)
-        cohort = cohort.replacing(replace(case, images=(path,)))
+        cohort = with_case(cohort, replace(case, images=(path,)))
         return cohort, [f"c.{suffix}", "not at right angles", "0.2079", "expected orthonormal", "3D Slicer"]
 
     spoil.__qualname__ = f"sheared_{suffix}"
@@ -220,7 +221,7 @@ def sheared(suffix):
 def empty_dicom_folder(cohort):
     folder = image_of(cohort, "c").parent / "series"
     folder.mkdir()
-    cohort = cohort.replacing(replace(cohort.case("c"), images=(folder,)))
+    cohort = with_case(cohort, replace(cohort.case("c"), images=(folder,)))
     return cohort, ["series", "0 DICOM series", "expected one", "a folder of its own"]
 
 
@@ -302,7 +303,7 @@ def same_name(cohort):
 def same_path(cohort):
     image = image_of(cohort, "f")
     same = image.parent / ".." / image.parent.name / image.name
-    cohort = cohort.replacing(replace(cohort.case("c"), images=(same,)))
+    cohort = with_case(cohort, replace(cohort.case("c"), images=(same,)))
     return cohort, ["f image.nii.gz", "case 'f' (test)", "case 'c' (unlabeled)", "expected once", "Take one of the two"]
 
 
@@ -319,7 +320,7 @@ def no_labelled_case(cohort):
 
 
 def no_label_file(cohort):
-    cohort = cohort.replacing(replace(cohort.case("e"), label=None))
+    cohort = with_case(cohort, replace(cohort.case("e"), label=None))
     return cohort, ["e image.nii.gz", "the validation case 'e' has no label file", "Add its label"]
 
 
@@ -419,8 +420,8 @@ def test_one_case_can_have_several_faults(cohort):
 def test_labels_of_unlabelled_cases_and_test_cases_are_not_opened(cohort):
     bad = image_of(cohort, "c").with_name("c label.nii.gz")
     bad.write_text("no label at all", encoding="utf-8")
-    cohort = cohort.replacing(replace(cohort.case("c"), label=bad))
-    cohort = cohort.replacing(replace(cohort.case("d"), label=bad.with_name("missing.nii.gz")))
+    cohort = with_case(cohort, replace(cohort.case("c"), label=bad))
+    cohort = with_case(cohort, replace(cohort.case("d"), label=bad.with_name("missing.nii.gz")))
     for path in (image_of(cohort, "f"), label_of(cohort, "f")):
         path.write_text("no volume at all", encoding="utf-8")
     assert check_cohort(cohort) == []
@@ -467,7 +468,7 @@ def with_segments(cohort, name, *names):
     path = label_of(cohort, name).with_name(f"{name} label.seg.nrrd")
     grid = Grid.of(read_image(label_of(cohort, name)))
     write_segmentation(path, cube(*range(1, len(names) + 1)), grid, named(*names))
-    return cohort.replacing(replace(cohort.case(name), label=path))
+    return with_case(cohort, replace(cohort.case(name), label=path))
 
 
 def named(*names):
@@ -530,8 +531,8 @@ def test_input_hashes_cover_detached_data_and_dicom_folders(cohort, tmp_path):
     folder.mkdir()
     for name in ("2", "1"):
         (folder / name).write_bytes(name.encode())
-    changed = cohort.replacing(replace(cohort.case("c"), images=(folder,)))
-    changed = changed.replacing(replace(cohort.case("d"), images=(header,)))
+    changed = with_case(cohort, replace(cohort.case("c"), images=(folder,)))
+    changed = with_case(changed, replace(cohort.case("d"), images=(header,)))
     before = input_hashes(changed)
     assert before[folder.as_posix()] == hashlib.sha256(b"12").hexdigest()
     raw = header.with_suffix(".raw")
@@ -553,5 +554,5 @@ def test_real_volumes_are_sound(real_data, tmp_path):
     # A real volume spoiled is found among the sound ones.
     copy = tmp_path / "copy.nii.gz"
     shutil.copy(cohort.unlabeled[0].images[0], copy)
-    cohort = cohort.replacing(replace(cohort.unlabeled[1], images=(copy,)))
+    cohort = with_case(cohort, replace(cohort.unlabeled[1], images=(copy,)))
     assert [fault.what.split(":")[0] for fault in check_cohort(cohort)] == [str(copy)]

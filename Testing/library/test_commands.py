@@ -22,7 +22,7 @@ from SemiSAMPlusLib.cohort.phantom import make_phantom_cohort
 from SemiSAMPlusLib.commands import main
 from SemiSAMPlusLib.run.config import TrainingConfig
 from SemiSAMPlusLib.run.folder import JobFolder, RunFolder
-from SemiSAMPlusLib.terminal import Progress, duration
+from SemiSAMPlusLib.terminal import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Small enough for seconds; the name has a space and letters of several scripts.
@@ -467,13 +467,6 @@ def test_progress_shows_the_latest_figures(terminal: bool) -> None:
     assert ("\x1b[" in shown) == terminal
     progress({"event": "finished", "reason": "stopped", "iteration": 120})
     assert (progress.reason, progress.iteration) == ("stopped", 120)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(3.2, "3 s"), (99, "99 s"), (130, "2 min"), (5990, "1 h 40 min"), (5900, "98 min")]
-)
-def test_durations_are_readable(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 # Demo

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from SemiSAMPlusLib.run.events import EventReader, EventWriter, read_events, seconds_of_work
+from SemiSAMPlusLib.run.events import EventReader, EventWriter, duration, read_events, seconds_of_work
 
 
 @pytest.fixture
@@ -124,3 +124,10 @@ def test_a_pause_before_a_resumption_is_no_work() -> None:
     assert seconds_of_work(events) == 80.0
     assert seconds_of_work([*events, {"event": "message"}]) == 80.0
     assert seconds_of_work([]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.2, "3 s"), (99, "99 s"), (130, "2 min"), (5990, "1 h 40 min"), (5900, "98 min")]
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

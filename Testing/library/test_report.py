@@ -25,8 +25,8 @@ from SemiSAMPlusLib.cohort.outputs import (
 )
 from SemiSAMPlusLib.cohort.volume import Grid
 from SemiSAMPlusLib.errors import RunFolderError
+from SemiSAMPlusLib.evaluation.comparison import ComparedCase, save_comparison
 from SemiSAMPlusLib.evaluation.curves import LINE_COLORS, Curve, curves_of, draw_curves, smoothed
-from SemiSAMPlusLib.evaluation.pictures import save_case_picture
 from SemiSAMPlusLib.evaluation.report import write_report
 from SemiSAMPlusLib.evaluation.slices import (
     IMAGE,
@@ -339,27 +339,18 @@ def test_colours_of_uncertainty_end_at_a_round_number(highest: float, limit: flo
     assert uncertainty_limit([np.full((4, 4, 4), highest), np.zeros((4, 4, 4))]) == limit
 
 
-@pytest.mark.parametrize("everything", [True, False])
-def test_a_case_picture_is_a_png(tmp_path: Path, everything: bool) -> None:
+def test_a_comparison_is_a_png(tmp_path: Path) -> None:
     truth = _labels((10, 12, 14))
+    layers = CaseLayers(truth * 50.0, GRID, CLASSES, truth=truth)
+    case = ComparedCase("fäll", layers, {"one": _labels((10, 12, 15)), "two": truth}, {"one": 0.8, "two": 1.0})
     path = tmp_path / "pictures" / "fäll.png"
-    known: dict[str, Any] = {}
-    if everything:
-        known = {
-            "prediction": _labels((10, 12, 15)),
-            "truth": truth,
-            "uncertainty": np.random.default_rng(0).random(GRID.shape),
-            "uncertainty_source": REFINED_ENTROPY,
-            "prompts": _prompts(),
-            "title": "A case",
-        }
-    save_case_picture(path, truth * 50.0, GRID, CLASSES, **known)
+    save_comparison(path, [case], {"one": [0.8, 0.7], "two": [1.0, float("nan")]}, "A comparison")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
-        assert picture.width == pytest.approx(150 * ((5 if everything else 1) * 2.36 + 0.06), abs=2)
-        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
-    orange = (np.abs(pixels - [230, 153, 0]) < 12).all(axis=1).mean()
-    assert orange > 5e-5, "the first class is drawn, or at least named, in its colour"
+        assert picture.width == pytest.approx(150 * (3 * 2.36 + 0.06 + 3.4), abs=2)
+        tiles = picture.convert("RGB").crop((0, 0, 3 * 2.36 * 150, picture.height))
+    blue = (np.abs(np.asarray(tiles).astype(int) - [77, 179, 230]) < 12).all(axis=-1).mean()
+    assert blue > 1e-3, "the outer class is drawn in its colour"
 
 
 def test_a_running_mean_does_not_lag_and_passes_over_gaps() -> None:

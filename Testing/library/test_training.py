@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from tiny import FakeGeneralist, noise, tiny_cohort, tiny_config, weights_of
+from tiny import FakeGeneralist, noise, tiny_cohort, tiny_config, weights_of, with_case
 
 import SemiSAMPlusLib.training.device as device_module
 import SemiSAMPlusLib.training.run as run_module
@@ -119,7 +119,7 @@ def test_a_run_leaves_what_a_user_wants_of_it(cohort: Cohort, tmp_path: Path) ->
 
 
 def test_events_are_whole_ascii_lines(cohort: Cohort, tmp_path: Path) -> None:
-    named = cohort.replacing(cohort.unlabeled[0])
+    named = with_case(cohort, cohort.unlabeled[0])
     cases = tuple(replace(case, name=f"Fäll {case.name}") for case in named.cases)
     run = train(replace(named, cases=cases), tiny_config(iterations=2, layers=("Fäll phantom-02",)), tmp_path / "é")
     lines = run.events_file.read_bytes().split(b"\n")
@@ -600,7 +600,7 @@ def test_a_step_looks_once_and_what_a_user_is_shown_is_a_mean_of_looks(
 
 def test_a_corrected_case_is_trained_on_from_another_run(cohort: Cohort, tmp_path: Path) -> None:
     first = train(cohort, tiny_config(iterations=3), tmp_path / "first")
-    corrected = cohort.replacing(replace(cohort.unlabeled[0], role=Role.LABELED))
+    corrected = with_case(cohort, replace(cohort.unlabeled[0], role=Role.LABELED))
     config = tiny_config(iterations=1, learning_rate=1e-12, weight_decay=0.0, patch=None)
     second = train(corrected, config, tmp_path / "second", start_from=first.path)
     assert Specialist.load(second.path).plan == Specialist.load(first.path).plan
