@@ -202,6 +202,18 @@ def test_the_recipe_is_the_same_from_a_seed_and_resumes_as_if_uninterrupted(tmp_
         assert torch.equal(value, second.average[name]), name
 
 
+def test_a_training_that_ended_amid_a_batch_may_be_lengthened() -> None:
+    trainer = Pretrainer(SMALL)
+    for _ in range(2):
+        trainer.step()
+    assert not trainer.may_save
+    longer = Pretrainer(SMALL)
+    longer.load_state(trainer.state())
+    longer.step()
+    assert longer.may_save
+    assert longer.iteration == 3
+
+
 def test_the_job_stops_resumes_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
     run = tmp_path / "run ü"
     monkeypatch.setattr(JobFolder, "is_asked_to_stop", lambda _: True)

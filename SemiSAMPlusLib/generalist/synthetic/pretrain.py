@@ -102,10 +102,9 @@ class Pretrainer(pretraining.Learner):
         config = self.config
         position = self.iteration % config.rounds
         random = torch.Generator().manual_seed((config.seed << 24) + self.iteration)
-        if position == 0 or self._batch is None:
-            if position:  # Resumed amid a batch: only whole batches are saved, so this is a fault.
-                msg = f"iteration {self.iteration} is not the first of its batch"
-                raise RuntimeError(msg)
+        if (
+            position == 0 or self._batch is None
+        ):  # A training that ended amid a batch, and is lengthened, begins a shorter one.
             samples = draw_samples(config.volumes, config.structures, self.size, random)
             prompts = first_prompts(samples, random)
         else:
