@@ -115,6 +115,7 @@ class TrainingConfig:
                 _refuse(name, repr(getattr(self, name)), _words(kind))
         at_least = {
             "batch": 1,
+            "seed": 0,
             "prompt_sets": 1,
             "positive_points": 1,
             "negative_points": 0,
