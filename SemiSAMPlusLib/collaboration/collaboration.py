@@ -175,7 +175,6 @@ class Collaboration:
             return None
         if not force and (iteration == 0 or iteration % settings.trust_every):
             return None
-        labeled = [cache.get(case, with_label=True) for case in cohort.labeled]
         ask = {name: partial(self._answer_view, name, specialist) for name in self.generalists}
         number = -(-iteration // settings.trust_every) % SETS  # The last measurement may come before its time is up.
         before = [] if self.earned is None else [one for one in self.earned.lessons if one.number != number]
@@ -183,7 +182,9 @@ class Collaboration:
         if settings.resizes:
             none = [0.0] * len(specialist.classes)
             self.shifts = {name: further_shifted(self.shifts.get(name, none), each) for name, each in needed.items()}
-        self.earned = earn_trust(make_views(specialist, labeled, settings.seed, number), ask, before)
+        prepare = partial(cache.get, with_label=True)
+        views = make_views(specialist, cohort.labeled, prepare, settings.seed, number)
+        self.earned = earn_trust(views, ask, before)
         shares = [self._shares(one) for one in agreements]
         self.trust = {name: float(np.mean([one.get(name, 0.0) for one in shares])) for name in self.generalists}
         return {"trust": {name: round(value, 4) for name, value in self.trust.items()}}

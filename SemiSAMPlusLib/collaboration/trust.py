@@ -28,6 +28,7 @@ import torch
 from scipy.optimize import nnls
 
 from ..cohort.augmentation import IntensityAugmentation, SpatialAugmentation, look_up
+from ..cohort.cohort import Case
 from ..cohort.patches import PreparedCase
 from ..cohort.volume import triple
 from ..specialist.overlap import dice_by_class
@@ -139,18 +140,21 @@ def choose_typical(names: Sequence[str], seed: int) -> list[str]:
     return [names[index] for index in order[:_TYPICAL]]
 
 
-def make_views(specialist: Specialist, cases: Sequence[PreparedCase], seed: int, number: int = 0) -> list[View]:
+def make_views(
+    specialist: Specialist, cases: Sequence[Case], prepare: Callable[[Case], PreparedCase], seed: int, number: int = 0
+) -> list[View]:
     """Return deformed labelled cases, easy ones and hard ones; none on which the specialist is right nowhere.
 
     Args:
         specialist: As it is now.
         cases: Labelled cases.
+        prepare: Prepares one of them, with its label; only those are that views are made of.
         seed: Fixes the deformations.
         number: Which of the sets of views, below ``SETS``.
     """
     views = []
     for draw in range(number * _DRAWS, (number + 1) * _DRAWS):
-        case = cases[draw % len(cases)]
+        case = prepare(cases[draw % len(cases)])
         assert case.label is not None
         shape = triple(case.image.shape[1:], int)
         for strength in _STRENGTHS:

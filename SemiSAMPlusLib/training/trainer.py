@@ -390,7 +390,7 @@ class Trainer:
         """Validate, and keep the best."""
         settled = self.settled
         held_out = settled.cohort.validation
-        cases = [self.cache.get(case, with_label=True) for case in held_out or settled.cohort.labeled]
+        cases = (self.cache.get(case, with_label=True) for case in held_out or settled.cohort.labeled)
         dice = validate(self.specialist(), cases)
         mean = mean_dice(dice)
         better = bool(held_out) and mean > self.best_dice
@@ -447,7 +447,8 @@ class Trainer:
         self.iteration = state["iteration"]
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # None of a run that began in other arithmetic than float16.
+            self.scaler.load_state_dict(state["scaler"])
         if self.collaboration is not None:
             self.collaboration.load_state(state["collaboration"])
         self.best_dice, self.validations_since_best = state["best_dice"], state["validations_since_best"]

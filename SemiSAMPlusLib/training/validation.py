@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from ..specialist.pieces import to_classes
 from ..specialist.specialist import Specialist
 
 
-def validate(specialist: Specialist, cases: Sequence[PreparedCase]) -> dict[str, float | None]:
-    """Return the mean Dice of each class over the cases that show it, None where none does."""
+def validate(specialist: Specialist, cases: Iterable[PreparedCase]) -> dict[str, float | None]:
+    """Return the mean Dice of each class over the cases that show it, None where none does; one case is held at a time."""
     scores: dict[str, list[float]] = {structure.name: [] for structure in specialist.classes}
     for case in cases:
         if case.label is None:

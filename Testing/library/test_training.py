@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import SimpleITK as sitk
 import torch
 from tiny import FakeGeneralist, noise, tiny_cohort, tiny_config, weights_of, with_case
 
+import SemiSAMPlusLib.cohort.patches as patches_module
 import SemiSAMPlusLib.training.device as device_module
 import SemiSAMPlusLib.training.run as run_module
 import SemiSAMPlusLib.training.trainer as trainer_module
@@ -284,6 +286,38 @@ def test_a_run_whose_device_is_gone_goes_on_where_it_is_told(
     resume(run.path, device="cpu")
     assert _events(run, "started")[-1]["device"] == "cpu"
     assert _events(run, "finished")[-1]["reason"] == "done"
+
+
+def test_a_run_may_go_on_in_float16_that_began_in_other_arithmetic(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
+        run = train(cohort, tiny_config(iterations=3), tmp_path / "run")
+    make = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, *, enabled: make(device, enabled=True))
+    resume(run.path)
+    assert _events(run, "finished")[-1]["reason"] == "done"
+
+
+def test_validation_and_trust_hold_few_cases_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: weakref.WeakSet[Any] = weakref.WeakSet()
+    most = 0
+    prepare = patches_module.prepare
+
+    def counted(*given: Any) -> Any:
+        nonlocal most
+        case = prepare(*given)
+        held.add(case.image)
+        most = max(most, len(held))
+        return case
+
+    monkeypatch.setattr(patches_module, "prepare", counted)
+    many = tiny_cohort(tmp_path / "cohort", cases=20, labeled=8, validation=8)
+    monkeypatch.setattr(run_module, "create_generalist", lambda spec, device: FakeGeneralist(noise))
+    config = tiny_config(iterations=2, validate_every=1, generalists=("fake",), collaboration_start=0.0, cache_gb=1e-9)
+    train(many, config, tmp_path / "run")
+    assert most < 8
 
 
 def test_a_file_of_weights_is_found_again_from_any_folder(

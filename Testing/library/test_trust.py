@@ -41,7 +41,12 @@ class Ragged(nn.Module):
 def _views(tmp_path: Path, count: int = 2) -> tuple[Specialist, list[PreparedCase], list[View]]:
     specialist = specialist_of(Ragged(), plan=plan())
     cases = [bright_case(tmp_path, ball(SHAPE, 6 + n, (12, 11 + n, 13)), GRID, name=f"case-{n}") for n in range(count)]
-    return specialist, cases, make_views(specialist, cases, seed=0)
+    return specialist, cases, _make(specialist, cases)
+
+
+def _make(specialist: Specialist, cases: list[PreparedCase]) -> list[View]:
+    prepared = {one.case: one for one in cases}
+    return make_views(specialist, list(prepared), prepared.__getitem__, seed=0)
 
 
 def _saying(say: Callable[[View], torch.Tensor], weight: float = 1.0) -> Ask:
@@ -72,7 +77,7 @@ def test_views_are_easy_and_hard(tmp_path: Path) -> None:
     for view in views:
         assert view.truth.shape == SHAPE
         assert view.probabilities.shape == (2, *SHAPE)
-    again = make_views(specialist, cases, seed=0)
+    again = _make(specialist, cases)
     assert [view.key for view in again] == [view.key for view in views]
     assert all(torch.equal(one.image, other.image) for one, other in zip(views, again, strict=True))
     assert len({view.key for view in views}) == len(views)
