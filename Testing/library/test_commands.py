@@ -314,6 +314,7 @@ def test_settings_may_come_from_a_file_and_flags_go_before_them(place: Path, tmp
         ('{"iterations": "5"}', "'iterations' is '5', expected a whole number or nothing (null)."),
         ('{"iterations": true}', "'iterations' is True, expected a whole number"),
         ('{"spacing": NaN}', "'spacing' is nan, expected a number"),
+        ('{"seed": -1}', "'seed' is -1, expected 0 or more."),
         ('{"size": "huge"}', "'size' is 'huge', expected one of 'auto', 'small', 'medium', 'large'."),
         ('{"intensity": "xray"}', "'intensity' is 'xray', expected one of 'auto', 'ct', 'mr', 'pet'."),
         ('{"generalists": "random-walker"}', "'random-walker', expected a list, in it text each."),
