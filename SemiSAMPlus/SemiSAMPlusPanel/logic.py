@@ -511,8 +511,14 @@ class ModuleLogic:
         self._set_interval(_HURRIED if hurried else _WORKING if works else None)
 
     def close(self) -> None:
-        """Look after nothing any more; what trains goes on."""
-        self._set_interval(None)
+        """Look after nothing any more: what works goes on, what only prepares ends and leaves no copies of images."""
+        for run in self.active_runs:
+            if run.state == "preparing":
+                run.stop()
+        for prediction in self._predictions:
+            if prediction.state == "preparing":
+                prediction.cancel()
+        self._set_interval(None)  # Last, for whatever ends would have it looked after again.
         self.cases.close()
 
     def _look_sooner(self) -> None:

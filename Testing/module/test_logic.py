@@ -884,3 +884,16 @@ def test_a_closed_logic_looks_after_nothing_and_ends_nothing(world: World) -> No
     assert world.ticker.interval is None
     assert job.running
     assert not job.stopped
+
+
+def test_what_only_prepares_ends_with_the_logic_and_leaves_no_images(world: World) -> None:
+    run = finished_run(world)
+    other = world.train()
+    prediction = world.logic.start_prediction(run, world.volumes)
+    world.ticker.tick(2)
+    copies = [*other.folder.path.rglob("*.nrrd"), *prediction.output.rglob("*.nrrd")]
+    assert len(copies) == 4
+    world.logic.close()
+    assert (other.state, prediction.state) == ("stopped", "stopped")
+    assert [path for path in copies if path.exists()] == []
+    assert world.ticker.interval is None
