@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -74,6 +76,8 @@ class CohortExport:
             VolumeError: If a volume, segmentation or label file cannot be used.
         """
         until = time.monotonic() + _STEP_SECONDS
+        if self.done == 0:  # Known as ours from the first file on, should Slicer end before the last.
+            self._describe({})
         while self.done < self.total:
             was_heavy = self._tasks[self.done]()
             self.done += 1
@@ -212,9 +216,25 @@ class CohortExport:
             }
             for row in self._rows
         }
-        _write_json(inputs / "cases.json", {"name": self._name, "cases": described})
+        self._describe(described)
         cohort.save(self._folder / "cohort.json")
         self.cohort = cohort
+
+    def _describe(self, cases: dict[str, Any]) -> None:
+        """Write which volume is which case."""
+        path = self._folder / "inputs" / "cases.json"
+        try:
+            _write_json(path, {"name": self._name, "cases": cases})
+        except OSError as error:
+            raise _not_written(path, str(error.strerror)) from error
+
+
+def remove_export(folder: Path) -> None:
+    """Remove what was written for a training that never began: nobody would find the patients' images again."""
+    shutil.rmtree(folder / "inputs", ignore_errors=True)
+    with suppress(OSError):  # The folder stays where a child printed something.
+        (folder / "cohort.json").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def identity_of(volume: Any) -> str:

@@ -45,6 +45,7 @@ from .cases import (
 from .dependencies import SlicerInstaller
 from .export import CohortExport
 from .job import ChildJob
+from .leftovers import sweep_leftovers
 from .nodes import finish_segmentation, load_segmentation, load_volume
 from .prediction import APPLIED, FILE_ATTRIBUTE, VOLUME_REFERENCE, Prediction
 from .run import Preparation, Run
@@ -121,6 +122,7 @@ class ModuleLogic:
         self._scene = scene
         self._start_job: JobStarter = ChildJob if start_job is None else start_job
         self._runs_folder = runs_folder
+        self._swept: set[Path] = set()
         self._runs: dict[Path, Run] = {}
         self._states: dict[Path, str] = {}
         self._predictions: list[Prediction] = []
@@ -245,7 +247,10 @@ class ModuleLogic:
         return self._look_after(Run(path, self._scene, self._start_job))
 
     def runs(self) -> list[RunSummary]:
-        """Return the runs in :attr:`runs_folder`, the latest first."""
+        """Return the runs in :attr:`runs_folder`, the latest first; what others left there is swept out on the first call."""
+        if self.runs_folder not in self._swept:
+            self._swept.add(self.runs_folder)
+            sweep_leftovers(self.runs_folder)
         return find_runs(self.runs_folder)
 
     def delete_run(self, run: Run | Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +19,7 @@ from SemiSAMPlusLib.run.config import TrainingConfig
 from SemiSAMPlusLib.run.files import write_text_atomically
 from SemiSAMPlusLib.run.folder import RunFolder
 
-from .export import IDENTITY_ATTRIBUTE, CohortExport
+from .export import IDENTITY_ATTRIBUTE, CohortExport, remove_export
 from .geometry import geometry_of, geometry_of_file
 from .job import OUTPUT_FILE, WatchedJob, wait_a_little
 from .runs import is_run_folder, run_name, summarize
@@ -268,16 +266,9 @@ class Run:
 
     def _end(self, state: State) -> None:
         if self._is_unused and not is_run_folder(self.folder.path):
-            self._remove_export()
+            remove_export(self.folder.path)
         self._job, self.state, self.seconds_left = None, state, None
         self.changed.emit(self)
-
-    def _remove_export(self) -> None:
-        """Remove what was written for a training that never began: nobody would find the patients' images again."""
-        shutil.rmtree(self.folder.path / "inputs", ignore_errors=True)
-        with suppress(OSError):  # The folder stays where a child printed something.
-            (self.folder.path / "cohort.json").unlink(missing_ok=True)
-            self.folder.path.rmdir()
 
     def _on_events(self, events: list[dict[str, Any]]) -> None:
         self._is_unused = False

@@ -897,3 +897,20 @@ def test_what_only_prepares_ends_with_the_logic_and_leaves_no_images(world: Worl
     assert (other.state, prediction.state) == ("stopped", "stopped")
     assert [path for path in copies if path.exists()] == []
     assert world.ticker.interval is None
+
+
+def test_the_next_session_sweeps_out_what_a_killed_one_left(world: World) -> None:
+    import os
+
+    from SemiSAMPlusPanel.logic import ModuleLogic
+
+    run = world.train()
+    world.ticker.tick(2)
+    assert world.logic.runs() == []
+    assert len(list(run.folder.path.rglob("*.nrrd"))) == 2
+    for path in run.folder.path.rglob("*"):
+        os.utime(path, (0, 0))
+    later = ModuleLogic(world.scene, start_job=world.starter, ticker=FakeTicker, runs_folder=world.logic.runs_folder)
+    assert later.runs() == []
+    assert not run.folder.path.exists()
+    later.close()
