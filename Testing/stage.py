@@ -182,6 +182,12 @@ class FakeRun:
     def layer_cases(self) -> list[str]:
         return list(self.case_layers)
 
+    def volume_of(self, case: str) -> Any:
+        return slicer.mrmlScene.GetFirstNodeByName(case)
+
+    def image_of(self, case: str) -> Path:
+        return self.folder.path / "inputs" / "images" / f"{case}.nrrd"
+
     def layers(self, case: str) -> FakeLayers:
         return self.case_layers[case]
 

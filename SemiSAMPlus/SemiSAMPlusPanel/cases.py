@@ -118,6 +118,7 @@ class CaseTable:
             scene.AddObserver(event, self._on_scene)
             for event in (scene.EndBatchProcessEvent, scene.EndImportEvent, scene.EndCloseEvent)
         ]
+        self._tags.append(scene.AddObserver(scene.EndCloseEvent, self._on_close))
 
     def close(self) -> None:
         """Observe the scene no more."""
@@ -145,7 +146,7 @@ class CaseTable:
         rows = [self._volume_row(volume, matches, taken) for volume in volumes]
         rows += [self._file_row(entry, taken) for entry in self._files()]
         for row in rows:
-            row.dice, row.uncertainty = self._figures.get(row.name, (None, None))
+            row.dice, row.uncertainty = self._figures.get(row.key, (None, None))
             row.fault = self._fault(row)
         return rows
 
@@ -277,12 +278,12 @@ class CaseTable:
                 found.setdefault(name, _next_color(len(found)))
         return list(found.items())
 
-    def set_figures(self, name: str, *, dice: float | None = None, uncertainty: float | None = None) -> None:
-        """Show what a run measured on the case ``name``; what is None stays as it was."""
-        before = self._figures.get(name, (None, None))
+    def set_figures(self, key: str, *, dice: float | None = None, uncertainty: float | None = None) -> None:
+        """Show what a run measured on the row of a key, until the scene is closed; what is None stays as it was."""
+        before = self._figures.get(key, (None, None))
         after = (before[0] if dice is None else dice, before[1] if uncertainty is None else uncertainty)
         if after != before:
-            self._figures[name] = after
+            self._figures[key] = after
             self.changed.emit()
 
     # -- faults -----------------------------------------------------------------------------------------------------
@@ -350,6 +351,9 @@ class CaseTable:
     def _on_node(self, scene: Any, event: str, node: Any) -> None:
         if not scene.IsBatchProcessing() and (node.IsA(_VOLUME_CLASS) or node.IsA(_SEGMENTATION_CLASS)):
             self.changed.emit()
+
+    def _on_close(self, *_: Any) -> None:
+        self._figures.clear()  # Node IDs are given anew.
 
     def _on_scene(self, *_: Any) -> None:
         if not self._scene.IsBatchProcessing():

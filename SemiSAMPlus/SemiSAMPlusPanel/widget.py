@@ -121,6 +121,7 @@ class PanelWidget(VTKObservationMixin):
     def restore(self) -> None:
         """Take over the parameters of the present scene; a closed scene has new ones."""
         self.state.restore(Parameters(self._parameter_node()))
+        self._figures.read_again(self.state.run)
 
     def _open_sections(self, *_args: object) -> None:
         """Open Layers and Apply once, when there is something in them; what the user closes stays closed."""

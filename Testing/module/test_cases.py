@@ -439,12 +439,24 @@ def test_broken_parameters_are_no_cases(scene: Any, table: Any) -> None:
 
 
 def test_figures_of_a_run_are_shown(scene: Any, table: Any) -> None:
-    add_volume(scene, "one")
+    key = add_volume(scene, "one").GetID()
     told: list[int] = []
     table.changed.connect(lambda: told.append(1))
-    table.set_figures("one", dice=0.8)
-    table.set_figures("one", uncertainty=0.1)
-    table.set_figures("one", dice=0.8)
+    table.set_figures(key, dice=0.8)
+    table.set_figures(key, uncertainty=0.1)
+    table.set_figures(key, dice=0.8)
     row = table.rows()[0]
     assert (row.dice, row.uncertainty) == (0.8, 0.1)
     assert len(told) == 2
+
+
+def test_figures_of_one_patient_are_never_shown_with_another_of_the_same_name(scene: Any, table: Any) -> None:
+    first, second = add_volume(scene, "T1"), add_volume(scene, "T1")
+    table.set_figures(first.GetID(), uncertainty=0.1)
+    table.set_figures(second.GetID(), uncertainty=0.9)
+    scene.RemoveNode(first)
+    assert [(row.name, row.uncertainty) for row in table.rows()] == [("T1", 0.9)]
+    scene.Clear(False)
+    add_volume(scene, "T1")
+    add_volume(scene, "T1")
+    assert [row.uncertainty for row in table.rows()] == [None, None]

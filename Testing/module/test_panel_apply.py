@@ -167,7 +167,7 @@ def test_an_exported_specialist_is_chosen_by_its_folder(stage: Any, tmp_path: Pa
 def test_a_prediction_is_corrected_made_labelled_and_trained_on(stage: Any, done: Any) -> None:
     from stage import add_segmentation, add_volume, choose, settle
 
-    stage.logic.cases.set_figures("two", uncertainty=0.3)
+    stage.logic.cases.set_figures(stage.logic.cases.row("two").key, uncertainty=0.3)
     settle()
     combo = stage.find("correctCombo")
     assert combo.currentText == "one"

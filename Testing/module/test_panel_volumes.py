@@ -173,8 +173,8 @@ def test_figures_of_a_run_stand_in_the_last_column(stage: Any) -> None:
 
     add_volume("one")
     add_volume("two")
-    stage.logic.cases.set_figures("one", dice=0.876)
-    stage.logic.cases.set_figures("two", uncertainty=0.12)
+    stage.logic.cases.set_figures(stage.logic.cases.row("one").key, dice=0.876)
+    stage.logic.cases.set_figures(stage.logic.cases.row("two").key, uncertainty=0.12)
     settle()
     table = stage.find("volumesTable")
     assert [table.item(row, FIGURE).text() for row in (0, 1)] == ["0.88", "~0.12"]
@@ -273,3 +273,49 @@ def test_a_broken_file_of_a_run_is_passed_over(stage: Any) -> None:
     run.changed.emit(run)
     settle()
     assert stage.find("volumesTable").item(0, FIGURE).text() == ""
+
+
+def test_what_a_run_measured_goes_with_its_volume_and_comes_back_with_it(stage: Any, tmp_path: Path) -> None:
+    import json
+
+    import slicer
+    from stage import add_volume, settle
+
+    add_volume("one")
+    run = stage.logic.add_run("atrium", "done")
+    stage.panel.state.choose_run(run)
+    run.folder.layers("one").mkdir(parents=True)
+    (run.folder.layers("one") / "about.json").write_text(json.dumps({"mean_uncertainty": 0.4}))
+    run.layers_written["one"] = 10
+    run.changed.emit(run)
+    assert [row.uncertainty for row in stage.logic.cases.rows()] == [0.4]
+    path = tmp_path / "scene.mrml"
+    slicer.util.saveScene(str(path))
+    stage.logic.scene.Clear(False)
+    settle()
+    add_volume("one")
+    settle()
+    assert [row.uncertainty for row in stage.logic.cases.rows()] == [None], "another patient's"
+    stage.logic.scene.Clear(False)
+    settle()
+    slicer.util.loadScene(str(path))
+    settle()
+    assert [row.uncertainty for row in stage.logic.cases.rows()] == [0.4]
+
+
+def test_what_a_run_measured_on_a_file_stands_in_its_row(stage: Any, tmp_path: Path) -> None:
+    import json
+
+    from tiny import OBLIQUE, write_volume
+
+    image = write_volume(
+        tmp_path / "study" / "one.nii.gz", np.random.default_rng(0).normal(size=OBLIQUE.shape), OBLIQUE
+    )
+    stage.logic.cases.add_folder(image.parent)
+    run = stage.logic.add_run("atrium", "running")
+    run.image_of = lambda case: image
+    run.folder.layers("one").mkdir(parents=True)
+    (run.folder.layers("one") / "about.json").write_text(json.dumps({"mean_uncertainty": 0.4}))
+    run.layers_written["one"] = 10
+    run.changed.emit(run)
+    assert [row.uncertainty for row in stage.logic.cases.rows()] == [0.4]
