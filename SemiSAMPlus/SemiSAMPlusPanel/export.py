@@ -45,6 +45,8 @@ class CohortExport:
         folder: The run's folder.
         segments: The structures to learn, by name; all by default.
         name: What the user calls the run.
+        order: The structures that come first, and how: those that a specialist to start from has learned. Others follow as
+            they are found.
 
     Attributes:
         total: How many files are to be looked at or written.
@@ -54,11 +56,18 @@ class CohortExport:
     """
 
     def __init__(
-        self, rows: Sequence[CaseRow], folder: Path, *, segments: Sequence[str] | None = None, name: str = ""
+        self,
+        rows: Sequence[CaseRow],
+        folder: Path,
+        *,
+        segments: Sequence[str] | None = None,
+        name: str = "",
+        order: Sequence[str] = (),
     ) -> None:
         self._rows = [row for row in rows if row.role is not None]
         self._folder, self._name = Path(folder), name or Path(folder).name
         self._picked = None if segments is None else list(segments)
+        self._order = list(order)
         self.notes: list[str] = []
         self.cohort: Cohort | None = None
         self._images: dict[str, Path] = {}
@@ -143,6 +152,7 @@ class CohortExport:
             values[_("class {value}").format(value=value)] = (value,)
         if self._picked is not None:
             values = {name: values[name] for name in self._picked if name in values}
+        values = {name: values[name] for name in (*self._order, *values) if name in values}
         if not values:
             what = _("No structure is left to learn: the labelled cases have {found}.").format(
                 found=", ".join(dict.fromkeys(f"'{segment.GetName()}'" for segment in segments)) or _("no segments")
@@ -227,6 +237,21 @@ class CohortExport:
             _write_json(path, {"name": self._name, "cases": cases})
         except OSError as error:
             raise _not_written(path, str(error.strerror)) from error
+
+
+def learned_structures(specialist: Path) -> list[str]:
+    """Return the structures that a specialist has learned, in its order; none where the folder holds none.
+
+    Args:
+        specialist: A run's folder, or that of a specialist.
+    """
+    for place in (specialist, specialist / "specialist"):
+        try:
+            described = json.loads((place / "model.json").read_text(encoding="utf-8"))
+            return [str(one["name"]) for one in described["classes"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return []
 
 
 def remove_export(folder: Path) -> None:

@@ -43,7 +43,7 @@ from .cases import (
     volume_fault,
 )
 from .dependencies import SlicerInstaller
-from .export import CohortExport
+from .export import CohortExport, learned_structures
 from .job import ChildJob
 from .leftovers import sweep_leftovers
 from .nodes import finish_segmentation, load_segmentation, load_volume
@@ -224,8 +224,10 @@ class ModuleLogic:
         folder = _new_folder(self.runs_folder, name)
         if config.layers is None and sum(row.volume is not None for row in rows) <= _MOST_LAYERS:
             config = replace(config, layers=tuple(row.name for row in rows if row.volume is not None) or None)
-        export = CohortExport(rows, folder, segments=segments, name=name)
         source = start_from.folder.path if isinstance(start_from, Run) else start_from
+        # A network's outputs have an order, whichever segment of a corrected case was drawn first.
+        order = [] if source is None else learned_structures(Path(source))
+        export = CohortExport(rows, folder, segments=segments, name=name, order=order)
         preparation = Preparation(export, config, None if source is None else Path(source))
         run = Run(folder, self._scene, self._start_job, preparation=preparation, name=name)
         return self._look_after(run)

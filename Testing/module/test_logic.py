@@ -132,6 +132,22 @@ def test_layers_that_the_user_named_stay(world: World) -> None:
     assert settings["layers"] == ["zwei"]
 
 
+def test_a_correction_that_changes_the_order_of_structures_can_be_trained_on(world: World) -> None:
+    classes = [{"name": "Ventrikel", "values": [1]}, {"name": "Vorhof", "values": [2]}]
+    first = finished_run(world)
+    (first.folder.specialist / "model.json").write_text(json.dumps({"classes": classes}), encoding="utf-8")
+    pairs = [(world.volumes[0], world.segmentation)]
+    pairs += [
+        (volume, add_segmentation(volume, "n", name))
+        for volume, name in zip(world.volumes[1:], ("neu", "Ventrikel"), strict=True)
+    ]
+    for source in (first, first.folder.specialist):
+        run = world.logic.train(pairs, method="supervised", start_from=source)
+        world.ticker.tick(50)
+        cohort = Cohort.load(run.folder.path / "cohort.json")
+        assert [one.name for one in cohort.classes] == ["Ventrikel", "Vorhof", "neu"]
+
+
 def test_train_on_starts_from_a_run(world: World) -> None:
     first, job = world.started()
     job.begin()
