@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ class ApplySection:
         if not self._source():
             return _("No run has left a specialist yet. Train one, or choose the folder of an exported one.")
         if parameters.appliesToFolder:
-            if not parameters.inputFolder or not Path(parameters.inputFolder).is_dir():
+            if not parameters.inputFolder or not os.path.isdir(parameters.inputFolder):
                 return _("Choose the folder with the volumes to segment.")
             if not parameters.outputFolder:
                 return _("Choose the folder to write to.")
@@ -333,7 +334,7 @@ class ApplySection:
 
 
 def _is_specialist(folder: Path) -> bool:
-    return (folder / "model.json").is_file() or (folder / "specialist" / "model.json").is_file()
+    return any(os.path.isfile(place / "model.json") for place in (folder, folder / "specialist"))
 
 
 def _open_segment_editor(segmentation: Any, volume: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 import unicodedata
@@ -481,7 +482,7 @@ def _layout(path: Path) -> Layout:
     try:
         layout = recognize(path)
     except CohortError as unknown:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise
         try:  # Volumes without labels, as they lie.
             layout = recognize_images(path, channels=1)
@@ -512,10 +513,10 @@ def _file_fault(entry: dict[str, Any]) -> str | None:
     """Return what the headers of an image and its label tell against them; the training checks them in full."""
     image, label = Path(entry["image"]), Path(entry["label"]) if entry.get("label") else None
     for path in filter(None, (image, label)):
-        if not path.exists():
-            what = _("{file}: the file does not exist, expected a volume.").format(file=path)
+        if not os.path.exists(path):
+            what = _("{file}: does not exist, or may not be read, expected a volume.").format(file=path)
             return f"{what} {_('Bring it back, or take the case out of the table.')}"
-    if label is None or image.is_dir() or label.is_dir():
+    if label is None or os.path.isdir(image) or os.path.isdir(label):
         return None
     mine, other = geometry_of_file(label), geometry_of_file(image)
     if mine is None or other is None or mine.is_near(other):

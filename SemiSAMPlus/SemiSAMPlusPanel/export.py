@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -301,7 +302,7 @@ def unmodified_file(volume: Any, geometry: Geometry) -> Path | None:
     if storage.GetNumberOfFileNames() > 1 or not (name := storage.GetFullNameFromFileName()):
         return None
     path = Path(name)
-    if not path.name.lower().endswith(SUFFIXES) or not path.is_file():
+    if not path.name.lower().endswith(SUFFIXES) or not os.path.isfile(path):
         return None
     # Slicer can be told to centre a volume or to turn its axes while it reads; then the file is another grid.
     lies = geometry_of_file(path)

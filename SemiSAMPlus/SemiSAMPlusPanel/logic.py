@@ -14,6 +14,7 @@ The training is a process of its own: it goes on when Slicer closes, and ``logic
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -266,7 +267,7 @@ class ModuleLogic:
         if known is not None and known.is_active:
             what = _("{folder}: the run is at work.").format(folder=folder.path)
             raise RunFolderError(what, _("Stop it first."))
-        if not folder.run_file.is_file() and known is not None:
+        if not os.path.isfile(folder.run_file) and known is not None:
             shutil.rmtree(folder.path, ignore_errors=True)  # It never came so far as to describe itself.
         else:
             folder.delete()
@@ -353,11 +354,11 @@ class ModuleLogic:
         if not volumes:
             raise VolumeError(_("No volume was chosen, expected at least one."), _("Choose a volume or a folder."))
         source = run.folder.path if isinstance(run, Run) else Path(run)
-        if not any((folder / "model.json").is_file() for folder in (source, source / "specialist")):
+        if not any(os.path.isfile(folder / "model.json") for folder in (source, source / "specialist")):
             what = _("{folder}: holds no specialist yet.").format(folder=source)
             raise RunFolderError(what, _("Wait until its training has ended or is stopped, or choose another run."))
         if output is None:
-            home = source if (source / "run.json").is_file() else self.runs_folder
+            home = source if os.path.isfile(source / "run.json") else self.runs_folder
             output = _new_folder(home / "predictions", "")
         known = run if isinstance(run, Run) else self._runs.get(RunFolder(source).path)
         prediction = Prediction(
@@ -459,7 +460,7 @@ class ModuleLogic:
     def _predicted_layer(self, run: Run, volume: Any) -> Path | None:
         case = run.case_of(volume)
         path = run.folder.layers(case) / "prediction.seg.nrrd" if case is not None else None
-        return path if path is not None and path.is_file() else None
+        return path if path is not None and os.path.isfile(path) else None
 
     # -- facts ------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ def load_volume(scene: Any, path: Path, name: str) -> Any:
         VolumeError: If the file cannot be read.
     """
     logic = slicer.modules.volumes.logic()
-    node = logic.AddArchetypeVolume(str(path), name, 0) if path.exists() and logic.GetMRMLScene() is scene else None
+    node = (
+        logic.AddArchetypeVolume(str(path), name, 0) if os.path.exists(path) and logic.GetMRMLScene() is scene else None
+    )
     if node is None:
         what = _("{file}: cannot be loaded as a volume.").format(file=path)
         raise VolumeError(what, _("Bring the file back, or correct its path."))

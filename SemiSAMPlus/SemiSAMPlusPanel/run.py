@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -132,12 +133,12 @@ class Run:
     @property
     def can_resume(self) -> bool:
         """Whether :meth:`resume` would go on with it."""
-        return self.state in ("stopped", "failed", "unfinished") and self.folder.run_file.is_file()
+        return self.state in ("stopped", "failed", "unfinished") and os.path.isfile(self.folder.run_file)
 
     @property
     def has_specialist(self) -> bool:
         """Whether there is a specialist to apply or to start from."""
-        return (self.folder.specialist / "model.json").is_file()
+        return os.path.isfile(self.folder.specialist / "model.json")
 
     @property
     def report(self) -> Path:
@@ -278,7 +279,7 @@ class Run:
 
     def _on_ended(self, job: Job) -> None:
         failure = job.failure()
-        begun = self.folder.run_file.is_file()
+        begun = os.path.isfile(self.folder.run_file)
         if self._reason in ("done", "stopped"):
             self._end(self._reason)  # type: ignore[arg-type]
             return
@@ -347,7 +348,7 @@ class Run:
 
     def layer_cases(self) -> list[str]:
         """Return the names of the cases whose layers have been written, in cohort order."""
-        return [name for name in self._cases() if self.folder.layers(name).is_dir()]
+        return [name for name in self._cases() if os.path.isdir(self.folder.layers(name))]
 
     def layers(self, which: Any) -> CaseLayers:
         """Return the layers of a volume or case name, the same object each time while the volume is the same.
@@ -361,7 +362,7 @@ class Run:
             what = _("The run '{run}' has no case '{case}'.").format(run=self.name, case=called)
             raise RunFolderError(what, _("Its cases are {cases}.").format(cases=summary(self._cases())))
         folder = self.folder.layers(str(case))
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             what = _("The run '{run}' has written no layers of '{case}' (yet).").format(run=self.name, case=case)
             known = self.layer_cases()
             remedy = _("Wait for the next validation; or apply the specialist to it.")

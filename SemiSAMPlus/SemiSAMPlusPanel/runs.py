@@ -57,7 +57,7 @@ def find_runs(root: Path) -> list[RunSummary]:
 def is_run_folder(folder: Path) -> bool:
     """Return whether a training has begun in ``folder``; predictions and other jobs are no runs."""
     run = RunFolder(folder)
-    return run.run_file.is_file() or (run.owner() or {}).get("kind") == "train"
+    return os.path.isfile(run.run_file) or (run.owner() or {}).get("kind") == "train"
 
 
 def summarize(folder: Path) -> RunSummary:
@@ -76,7 +76,7 @@ def summarize(folder: Path) -> RunSummary:
             iteration, ended = event.get("iteration") or iteration, str(event.get("reason"))
         elif kind == kinds.ERROR:
             ended = "failed"
-    at_rest = ended or ("unfinished" if run.run_file.is_file() else "failed")
+    at_rest = ended or ("unfinished" if os.path.isfile(run.run_file) else "failed")
     return RunSummary(
         folder=run.path,
         name=run_name(run.path),
@@ -84,7 +84,7 @@ def summarize(folder: Path) -> RunSummary:
         iteration=int(iteration),
         iterations=int(iterations),
         started=float(owner.get("started") or _modified(run.run_file)),
-        has_specialist=(run.specialist / "model.json").is_file(),
+        has_specialist=os.path.isfile(run.specialist / "model.json"),
     )
 
 

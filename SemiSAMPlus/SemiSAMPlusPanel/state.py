@@ -100,6 +100,6 @@ class PanelState:
             return None
         try:
             return self.logic.open_run(Path(self.parameters.run))
-        except SemiSAMPlusError:  # It was deleted, or lies on a drive that is not there.
+        except (SemiSAMPlusError, OSError):  # It was deleted, or lies where it cannot be read now.
             self.parameters.run = ""
             return None

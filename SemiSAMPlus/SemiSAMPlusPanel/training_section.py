@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -140,7 +141,7 @@ class TrainingSection:
         show(ui.resumeButton, run is not None and run.can_resume)
         buttons = (ui.startButton, ui.stopButton, ui.resumeButton)
         show(ui.trainingButtonsPlace, any(not button.isHidden() for button in buttons))
-        show(ui.reportButton, run is not None and run.state == "done" and run.report.is_file())
+        show(ui.reportButton, run is not None and run.state == "done" and os.path.isfile(run.report))
         show(ui.watchPlace, not ui.chartButton.isHidden() or not ui.reportButton.isHidden())
         error = self._error or (run.error if run is not None else None)
         show(ui.errorFrame, error is not None)

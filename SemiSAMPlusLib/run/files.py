@@ -15,6 +15,8 @@ Result = TypeVar("Result")
 
 #: How often, and how long in all (seconds), a rename is tried while a reader on Windows holds the old file.
 _RENAME_TRIES, _RENAME_PATIENCE = 40, 10.0
+#: How often a file is read while it is being replaced, which lasts no longer than an instant.
+_READ_TRIES = 4
 #: How temporary files are named: as nobody else names files.
 _TEMPORARY = re.compile(r"\.semisamplus-[0-9a-f]{8}\..+")
 
@@ -71,16 +73,20 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def read_text_patiently(path: Path) -> str:
-    """Read a text that may be replaced at this moment, when Windows denies it."""
-    return _retry(lambda: Path(path).read_text(encoding="utf-8"))
+    """Read a text that may be replaced at this moment, when Windows denies it; elsewhere a denial is not waited for."""
+
+    def read() -> str:
+        return Path(path).read_text(encoding="utf-8")
+
+    return _retry(read, _READ_TRIES) if os.name == "nt" else read()
 
 
-def _retry(action: Callable[[], Result]) -> Result:
-    for attempt in range(_RENAME_TRIES):
+def _retry(action: Callable[[], Result], tries: int = _RENAME_TRIES) -> Result:
+    for attempt in range(tries):
         try:
             return action()
         except PermissionError:
-            if attempt == _RENAME_TRIES - 1:
+            if attempt == tries - 1:
                 raise
             time.sleep(_RENAME_PATIENCE / _RENAME_TRIES)
     raise AssertionError  # The last try returns or raises.

@@ -64,7 +64,7 @@ class JobFolder:
         """Return what job.json says of the last owner (host, pid, started, heartbeat), or None where there was none."""
         try:
             data = json.loads(read_text_patiently(self.job_file))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):  # Also where it may not be read: whose it is cannot be told then.
             return None
         return data if isinstance(data, dict) else None
 

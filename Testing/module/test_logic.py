@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_jobs import FakeJob, FakeStarter, FakeTicker
+from locked import locked
 from tiny import OBLIQUE, ball, write_volume
 
 from SemiSAMPlusLib.cohort.cohort import Class, Cohort, Role
@@ -875,6 +876,21 @@ def test_devices_that_cannot_be_asked_are_asked_again_later(world: World) -> Non
 
 
 # Looking after it
+
+
+def test_what_may_not_be_read_is_refused_in_words_and_stops_nothing(world: World, tmp_path: Path) -> None:
+    image = write_volume(tmp_path / "anna" / "a.nii.gz", np.zeros(SIZE), OBLIQUE)
+    (tmp_path / "anna" / "run.json").write_text("{}", encoding="utf-8")
+    world.logic.cases.add_folder(image.parent)
+    run = world.train()
+    with locked(tmp_path / "anna"):
+        with pytest.raises(RunFolderError, match="not the folder of a run"):
+            world.logic.open_run(tmp_path / "anna")
+        with pytest.raises(RunFolderError, match="no specialist"):
+            world.logic.start_prediction(tmp_path / "anna", world.volumes)
+        world.ticker.tick(50)
+        assert "may not be read" in world.logic.cases.rows()[-1].fault
+    assert run.state == "running"
 
 
 def test_the_ticker_hurries_works_and_rests(world: World) -> None:

@@ -164,6 +164,20 @@ def test_an_exported_specialist_is_chosen_by_its_folder(stage: Any, tmp_path: Pa
     assert stage.logic.predictions[-1].source == tmp_path / "exported"
 
 
+def test_a_scene_that_names_what_may_not_be_read_opens(stage: Any, done: Any, tmp_path: Path) -> None:
+    from locked import locked
+
+    anna = tmp_path / "anna" / "run"
+    stage.logic.open_run = lambda folder: folder.stat()
+    stage.parameters.run = stage.parameters.source = stage.parameters.inputFolder = str(anna)
+    stage.parameters.appliesToFolder = True
+    with locked(tmp_path / "anna"):
+        stage.panel.restore()
+        assert stage.panel.state.run is None
+        assert stage.find("sourceCombo").currentText == "atrium"
+        assert stage.find("predictNote").text == "Choose the folder with the volumes to segment."
+
+
 def test_a_prediction_is_corrected_made_labelled_and_trained_on(stage: Any, done: Any) -> None:
     from stage import add_segmentation, add_volume, choose, settle
 

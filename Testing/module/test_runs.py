@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from locked import locked
 from SemiSAMPlusPanel import runs as module
 from SemiSAMPlusPanel.runs import find_runs, is_run_folder, run_name, summarize
 
@@ -111,6 +112,17 @@ def test_runs_come_latest_first_and_nothing_else_comes(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "file.txt").write_text("x", encoding="utf-8")
     assert [run.name for run in find_runs(tmp_path)] == ["neu er", "mittel", "älter"]
+
+
+def test_a_run_that_may_not_be_read_hides_no_other(tmp_path: Path) -> None:
+    mine, anna = write_run(tmp_path / "mine", [STARTED]), write_run(tmp_path / "anna", [STARTED])
+    began = time.monotonic()
+    with locked(anna):
+        assert [run.folder for run in find_runs(tmp_path)] == [mine]
+        assert not is_run_folder(anna)
+    assert time.monotonic() - began < 2, "nobody waits for what is denied"
+    with locked(anna):
+        assert summarize(anna).state == "failed"
 
 
 def test_a_missing_root_has_no_runs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class FileLayer(Layer):
     @property
     def is_available(self) -> bool:
         """Whether the file has been written, or is loaded."""
-        return self.path.is_file() or bool(self.nodes)
+        return os.path.isfile(self.path) or bool(self.nodes)
 
     def is_outdated(self) -> bool:
         """Return whether the layer is loaded and its file has been replaced since by one that may be readable."""
@@ -91,7 +92,7 @@ class FileLayer(Layer):
     def load(self) -> None:
         """Read the file into our nodes; nodes that the user has edited become the user's, and new ones are made."""
         nodes = self.nodes
-        if not self.path.exists() and nodes:
+        if not os.path.exists(self.path) and nodes:
             return
         with snapshot(self.path) as (copy, stamp):
             if nodes and all(self.site.stamp(node) == stamp for node in nodes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Site:
         if not value or value == str(self.run_folder):
             return bool(value)
         # A scene may come from another system, with its separators.
-        return value.replace("\\", "/").rpartition("/")[2] == self.run_folder.name and not Path(value).is_dir()
+        return value.replace("\\", "/").rpartition("/")[2] == self.run_folder.name and not os.path.isdir(value)
 
     def make(self, node_class: str, kind: str, title: str, part: str = "") -> Any:
         """Add a marked node, hidden, with its display, in the case's folder of the subject hierarchy."""
