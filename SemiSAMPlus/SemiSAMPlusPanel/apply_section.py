@@ -213,8 +213,12 @@ class ApplySection:
         self._show_prediction()
 
     def _cancel(self, *_args: object) -> None:
-        if self.prediction is not None:
+        if self.prediction is None:
+            return
+        try:
             self.prediction.cancel()
+        except SemiSAMPlusError as error:
+            say(self.ui.predictNote, f"{error.what} {error.remedy}", "error")
 
     def _on_prediction(self, prediction: Prediction) -> None:
         if prediction is not self.prediction:

@@ -50,12 +50,13 @@ class FolderJob:
         happened: Emitted with a list of new events, in the order of events.jsonl.
         ended: Emitted once with the job when it works no more, after its last events.
         is_behind: Whether the last poll found more events than it took; poll again soon.
+        is_lost: Whether the last poll could not look into the folder, as on a share that is away; nothing is new then.
     """
 
     def __init__(self, folder: Path, position: int = 0) -> None:
         self.folder = JobFolder(folder)
         self.happened, self.ended = Signal(), Signal()
-        self.is_behind = False
+        self.is_behind = self.is_lost = False
         self._reader = EventReader(self.folder.events_file, position)
         self._error: dict[str, Any] | None = None
         self._wants_stop = self._has_ended = False
@@ -66,7 +67,12 @@ class FolderJob:
             return
         running = self.is_running()  # Asked before reading: what it said before it ended is read then.
         before = self._reader.position
-        events = self._reader.read(POLL_BYTES)
+        try:
+            events = self._reader.read(POLL_BYTES)
+        except OSError:
+            self.is_behind, self.is_lost = False, True
+            return
+        self.is_lost = False
         self.is_behind = self._reader.position - before > POLL_BYTES // 2
         for event in events:
             if event["event"] == kinds.ERROR:
@@ -76,7 +82,8 @@ class FolderJob:
         if events:
             self.happened.emit(events)
         if running and self._wants_stop:
-            self.stop()  # A child that had not begun yet cleared the folder of earlier wishes.
+            with suppress(RunFolderError):  # What was said when the user asked is not said at each look.
+                self.stop()  # A child that had not begun yet cleared the folder of earlier wishes.
         elif not running and self._reader.position == before:
             self._has_ended = True
             self.ended.emit(self)
@@ -86,9 +93,13 @@ class FolderJob:
         return self.folder.is_running()
 
     def stop(self) -> None:
-        """Ask it to stop gracefully; it ends after the step in work."""
+        """Ask it to stop gracefully; it ends after the step in work.
+
+        Raises:
+            RunFolderError: If its folder cannot be written to.
+        """
         self._wants_stop = True
-        if not self.folder.is_asked_to_stop():
+        if not os.path.exists(self.folder.stop_file):
             self.folder.ask_to_stop()
 
     def kill(self) -> None:

@@ -178,7 +178,11 @@ class Run:
         return self
 
     def stop(self) -> None:
-        """Ask it to stop after the step in work; it can be resumed then. While preparing, nothing is started."""
+        """Ask it to stop after the step in work; it can be resumed then. While preparing, nothing is started.
+
+        Raises:
+            RunFolderError: If its folder cannot be written to.
+        """
         if self.state == "preparing":
             self._preparation = None
             self._say(_("Stopped before the training began."))
@@ -217,8 +221,8 @@ class Run:
                 folder=self.folder.path, state=self.state
             )
             raise RunFolderError(what, _("Train on from its specialist, or start a new training."))
-        while self._job is not None:  # What happened before is told before what happens next.
-            self._job.poll()
+        while self._job is not None and not getattr(self._job, "is_lost", False):
+            self._job.poll()  # What happened before is told before what happens next.
         self._attach(self._start_job(["resume", str(self.folder.path)], self.folder.path))
         return self
 

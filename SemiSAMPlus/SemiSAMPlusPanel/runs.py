@@ -98,11 +98,10 @@ def run_name(folder: Path) -> str:
 
 def _last_events(path: Path) -> list[dict[str, Any]]:
     try:
-        size = path.stat().st_size
+        # What stands before the first newline is a part of a line, and passed over like any other leftovers.
+        return EventReader(path, max(0, path.stat().st_size - _TAIL_BYTES)).read(_TAIL_BYTES)
     except OSError:
         return []
-    # What stands before the first newline is a part of a line, and passed over like any other leftovers.
-    return EventReader(path, max(0, size - _TAIL_BYTES)).read(_TAIL_BYTES)
 
 
 def _modified(path: Path) -> float:

@@ -122,8 +122,18 @@ class JobFolder:
             self._heartbeat = None
 
     def ask_to_stop(self) -> None:
-        """Ask whoever works in the folder to stop gracefully."""
-        self.stop_file.touch()
+        """Ask whoever works in the folder to stop gracefully.
+
+        Raises:
+            RunFolderError: If the folder cannot be written to.
+        """
+        try:
+            self.stop_file.touch()
+        except OSError as error:
+            msg = f"{self.path}: the job in it cannot be asked to stop ({error.strerror})."
+            raise RunFolderError(
+                msg, "Ask whoever started it, or try again when the folder can be written to."
+            ) from error
 
     def is_asked_to_stop(self) -> bool:
         """Return whether someone asked for a graceful stop."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from locked import locked
 from SemiSAMPlusPanel import job as jobs
 from SemiSAMPlusPanel.job import ChildJob, WatchedJob, child_environment, library_command
 
@@ -333,6 +334,29 @@ def test_one_poll_reads_no_more_than_its_share(folder: Path) -> None:
     assert sum(shares) == 10_000
     assert max(shares) < 10_000 / 10
     assert not watched.is_behind
+
+
+def test_a_folder_that_is_away_for_a_while_ends_nothing(folder: Path) -> None:
+    write_events(folder, 3)
+    owner = {"host": "cluster-7", "pid": 1, "heartbeat": time.time()}
+    (folder / "job.json").write_text(json.dumps(owner), encoding="utf-8")
+    watched = WatchedJob(folder)
+    told: list[int] = []
+    watched.happened.connect(lambda events: told.append(len(events)))
+    over = ended(watched)
+    began = time.monotonic()
+    with locked(folder):
+        watched.poll()
+        assert watched.is_lost
+        with pytest.raises(RunFolderError, match=r"cannot be asked to stop.*Ask whoever"):
+            watched.stop()
+    assert time.monotonic() - began < 2, "Slicer does not wait for it"
+    assert (told, over) == ([], [])
+    watched.poll()
+    assert told == [3]
+    assert watched.folder.is_asked_to_stop(), "the wish is not lost"
+    assert not watched.is_lost
+    assert not over
 
 
 def test_an_earlier_error_is_forgotten_when_it_is_resumed(folder: Path) -> None:

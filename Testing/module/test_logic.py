@@ -878,6 +878,21 @@ def test_devices_that_cannot_be_asked_are_asked_again_later(world: World) -> Non
 # Looking after it
 
 
+def test_a_run_on_a_share_that_is_lost_holds_nothing_up(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "share" / "run"
+    folder.mkdir(parents=True)
+    for name, text in (("run.json", "{}"), ("events.jsonl", ""), ("job.json", '{"host": "far", "heartbeat": 9e9}')):
+        (folder / name).write_text(text, encoding="utf-8")
+    far = world.logic.open_run(folder)
+    near = world.train()
+    with locked(folder):
+        world.ticker.tick(50)
+        assert (far.state, near.state) == ("running", "running")
+        with pytest.raises(RunFolderError, match="cannot be asked to stop"):
+            far.stop()
+        assert far.state == "running"
+
+
 def test_what_may_not_be_read_is_refused_in_words_and_stops_nothing(world: World, tmp_path: Path) -> None:
     image = write_volume(tmp_path / "anna" / "a.nii.gz", np.zeros(SIZE), OBLIQUE)
     (tmp_path / "anna" / "run.json").write_text("{}", encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from SemiSAMPlusLib.errors import VolumeError
+from SemiSAMPlusLib.errors import RunFolderError, VolumeError
 
 
 @pytest.fixture
@@ -86,6 +86,16 @@ def test_progress_cancel_and_the_end_are_shown(stage: Any, done: Any) -> None:
     assert "Cancelled" in stage.find("predictNote").text
     assert not bar.isVisible()
     assert stage.find("predictButton").enabled
+
+
+def test_a_prediction_that_cannot_be_asked_to_stop_is_told(stage: Any, done: Any) -> None:
+    def refuse() -> None:
+        raise RunFolderError("out: the job in it cannot be asked to stop.", "Try again.")
+
+    stage.click("predictButton")
+    stage.logic.predictions[-1].cancel = refuse
+    stage.click("cancelPredictButton")
+    assert stage.find("predictNote").text == "out: the job in it cannot be asked to stop. Try again."
 
 
 def test_a_prediction_at_work_is_shown_on_in_another_scene(stage: Any, done: Any) -> None:
