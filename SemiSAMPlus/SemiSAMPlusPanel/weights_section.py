@@ -33,7 +33,7 @@ class WeightsSection:
         self.widget, self.ui = load_ui("Weights", place)
         self.job: WeightsJob | None = None
         self._facts: dict[str, WeightsState] = {}
-        self._message, self._tone = "", "quiet"
+        self._message, self._tone, self._fault = "", "quiet", ""
         tree = self.ui.generalistsTree
         header = tree.header()
         header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
@@ -59,8 +59,12 @@ class WeightsSection:
             self.job.poll()
 
     def look_again(self) -> None:
-        """Look which weights are here, and show it."""
-        self._facts = {facts.name: facts for facts in weights_states()}
+        """Look which weights are here, and show it; what is known stays where that cannot be told."""
+        try:
+            self._facts = {facts.name: facts for facts in weights_states()}
+            self._fault = ""
+        except SemiSAMPlusError as error:
+            self._fault = f"{error.what} {error.remedy}"
         self._show_list()
 
     # -- the list ---------------------------------------------------------------------------------------------------
@@ -134,6 +138,8 @@ class WeightsSection:
     def _show_details(self) -> None:
         facts, ui = self._selected(), self.ui
         if facts is None:
+            show(ui.weightsButtonsPlace, False)
+            self._show_progress()
             return
         entry = catalog()[facts.name]
         lines = [entry.purpose]
@@ -164,7 +170,8 @@ class WeightsSection:
         job, ui = self.job, self.ui
         show(ui.weightsProgress, job is not None)
         if job is None:
-            say(ui.weightsStatusLabel, self._message, self._tone)
+            text, tone = (self._fault, "error") if self._fault else (self._message, self._tone)
+            say(ui.weightsStatusLabel, text, tone)
             return
         ui.weightsProgress.setRange(0, 1000 if job.total else 0)
         if job.total:

@@ -64,6 +64,30 @@ def test_one_that_is_not_on_the_hub_can_only_be_imported(stage: Any) -> None:
     assert stage.find("importButton").isVisible()
 
 
+def test_a_damaged_list_of_pinned_weights_is_told_and_what_is_known_stays(stage: Any, tmp_path: Path) -> None:
+    from stage import Stage, settle
+
+    pins = tmp_path / "cache" / "pins.json"
+    pins.parent.mkdir(parents=True, exist_ok=True)
+    pins.write_text("", encoding="utf-8")
+    tree, status = stage.find("generalistsTree"), stage.find("weightsStatusLabel")
+    stage.panel.enter()
+    settle()
+    assert tree.topLevelItemCount == len(catalog())
+    assert "pins.json: cannot be read" in status.text
+    pins.unlink()
+    stage.panel.enter()
+    settle()
+    assert not status.isVisible()
+    pins.write_text("", encoding="utf-8")
+    other = Stage(tmp_path / "other runs")
+    try:
+        assert "Mend it, or remove it" in other.find("weightsStatusLabel").text
+        assert not other.find("downloadButton").isVisible()
+    finally:
+        other.close()
+
+
 def test_nothing_is_downloaded_without_consent(stage: Any) -> None:
     from host import conversation
 
