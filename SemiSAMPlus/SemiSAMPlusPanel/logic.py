@@ -19,6 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -311,7 +312,7 @@ class ModuleLogic:
             uncertainty: Write the predictive entropy too, as ``NAME_uncertainty.nii.gz`` beside the predictions.
             refine: Let the generalists that its training trusted correct what the specialist says, as far as they were trusted.
             output: A folder of its own for the predicted files; by default a new one in ``predictions`` of the run's
-                folder, or of :attr:`runs_folder` for an exported specialist.
+                folder, or of :attr:`runs_folder` for an exported specialist and for a run that may only be read.
             wait: Return when it has ended.
 
         Returns:
@@ -358,8 +359,7 @@ class ModuleLogic:
             what = _("{folder}: holds no specialist yet.").format(folder=source)
             raise RunFolderError(what, _("Wait until its training has ended or is stopped, or choose another run."))
         if output is None:
-            home = source if os.path.isfile(source / "run.json") else self.runs_folder
-            output = _new_folder(home / "predictions", "")
+            output = self._place_for_predictions(source)
         known = run if isinstance(run, Run) else self._runs.get(RunFolder(source).path)
         prediction = Prediction(
             source,
@@ -376,6 +376,12 @@ class ModuleLogic:
         self._predictions.append(prediction)
         self._look_sooner()
         return prediction
+
+    def _place_for_predictions(self, source: Path) -> Path:
+        if os.path.isfile(source / "run.json"):
+            with suppress(RunFolderError):  # A colleague's run may be read and not written to.
+                return _new_folder(source / "predictions", "")
+        return _new_folder(self.runs_folder / "predictions", "")
 
     def correct(self, run: Run | Path | None, volume: Any) -> Any:
         """Copy the latest prediction of a volume to a new segmentation that the user may edit, and return it.

@@ -790,6 +790,14 @@ def test_an_exported_specialist_is_applied_from_its_own_folder(world: World, tmp
     assert world.starter.last.folder.path.is_relative_to(world.logic.runs_folder)
 
 
+def test_a_run_that_may_only_be_read_is_applied_into_the_folder_of_runs(world: World, tmp_path: Path) -> None:
+    run = finished_run(world)
+    (run.folder.path / "predictions").write_text("no folder can be made here", encoding="utf-8")
+    predicting(world)
+    assert world.logic.predict(run, world.volumes[2]) is not None
+    assert world.starter.last.folder.path.parent == world.logic.runs_folder / "predictions"
+
+
 # Correcting
 
 
