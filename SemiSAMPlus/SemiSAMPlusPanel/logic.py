@@ -50,7 +50,7 @@ from .job import ChildJob
 from .leftovers import sweep_leftovers
 from .nodes import finish_segmentation, load_segmentation, load_volume
 from .prediction import APPLIED, FILE_ATTRIBUTE, VOLUME_REFERENCE, Prediction
-from .run import Preparation, Run
+from .run import Preparation, Run, terminologies
 from .runs import RunSummary, find_runs, is_run_folder
 from .seams import DeviceFacts, Installer, Job, JobStarter, Ticker
 from .signals import Signal
@@ -360,7 +360,6 @@ class ModuleLogic:
             raise RunFolderError(what, _("Wait until its training has ended or is stopped, or choose another run."))
         if output is None:
             output = self._place_for_predictions(source)
-        known = run if isinstance(run, Run) else self._runs.get(RunFolder(source).path)
         prediction = Prediction(
             source,
             volumes,
@@ -370,7 +369,7 @@ class ModuleLogic:
             device=device,
             uncertainty=uncertainty,
             refine=refine,
-            terminologies=known.terminologies() if known is not None else None,
+            terminologies=terminologies(source),
         )
         prediction.happened.connect(self.prediction_changed.emit)
         self._predictions.append(prediction)

@@ -439,8 +439,7 @@ class Run:
 
     def terminologies(self) -> dict[str, str]:
         """Return the terminology entry of each class that had one."""
-        data = _read_json(self.folder.path / "inputs" / "segments.json")
-        return {str(name): str(entry) for name, entry in data.items()}
+        return terminologies(self.folder.path)
 
     def _cases(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each case: ``id``, ``volume`` (its name) and ``image``, as far as it was exported here."""
@@ -452,6 +451,12 @@ class Run:
             cases = [case for case in cohort.get("cases", []) if case.get("images")]
             self._known_cases = {case["name"]: {"image": case["images"][0]} for case in cases}
         return self._known_cases
+
+
+def terminologies(folder: Path) -> dict[str, str]:
+    """Return the terminology entry of each class that had one, of the run in a folder; nothing where there is none."""
+    data = _read_json(folder / "inputs" / "segments.json")
+    return {str(name): str(entry) for name, entry in data.items()}
 
 
 def _is_same(volume: Any, known: Mapping[str, Any]) -> bool:

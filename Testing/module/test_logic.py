@@ -635,6 +635,19 @@ def test_a_volume_is_segmented(world: World) -> None:
     assert folder.parent == run.folder.path / "predictions"
 
 
+def test_what_segments_mean_is_known_of_a_run_that_was_not_opened(world: World) -> None:
+    from SemiSAMPlusPanel.export import terminology_of
+    from SemiSAMPlusPanel.logic import ModuleLogic
+
+    run = finished_run(world)
+    (run.folder.path / "inputs" / "segments.json").write_text(json.dumps({"Vorhof": "a~b"}), encoding="utf-8")
+    predicting(world)
+    later = ModuleLogic(world.scene, start_job=world.starter, ticker=FakeTicker, runs_folder=world.logic.runs_folder)
+    node = later.predict(run.folder.path, world.volumes[2])
+    later.close()
+    assert terminology_of(node.GetSegmentation().GetNthSegment(0)) == "a~b"
+
+
 def test_several_volumes_of_one_name_are_told_apart(world: World) -> None:
     run = finished_run(world)
     for volume in world.volumes:
