@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from SemiSAMPlusLib.errors import ConfigError
@@ -85,7 +85,7 @@ class Field:
         optional: Whether it may be left to the program.
         default: What it is where nobody says.
         kind: int, float or str: of one value.
-        count: How many values it is made of, one or three.
+        count: How many values it is made of, one or three; 0 for any number.
     """
 
     name: str
@@ -98,12 +98,18 @@ class Field:
     kind: type
     count: int
 
+    @property
+    def holds_names(self) -> bool:
+        """Whether it is made of names: there may be spaces and commas in them, and ``;`` stands between them."""
+        return self.kind is str and self.count == 0 and not self.choices
+
     def text(self, value: Any) -> str:
         """Return ``value`` as a user writes it, empty where it is left to the program."""
         if value is None:
             return ""
         values = value if isinstance(value, (list, tuple)) else (value,)
-        return " ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in values)
+        between = "; " if self.holds_names else " "
+        return between.join(f"{one:g}" if isinstance(one, float) else str(one) for one in values)
 
     def value(self, text: str) -> Any:
         """Return what a user wrote as a value.
@@ -111,7 +117,10 @@ class Field:
         Raises:
             ConfigError: If it is no such value.
         """
-        words = text.replace(",", " ").split()
+        if self.holds_names:
+            words = [name.strip() for name in text.split(";") if name.strip()]
+        else:
+            words = text.replace(",", " ").split()
         if not words and self.optional:
             return None
         try:
@@ -176,7 +185,7 @@ def _field(field: dataclasses.Field, hint: Any, told: str) -> Field:
     many = Ellipsis in parts
     first = parts[0]
     choices = tuple(get_args(first)) if get_origin(first) is Literal else ()
-    return Field(
+    made = Field(
         field.name,
         _(field.name.replace("_", " ").capitalize()),
         _(told),
@@ -187,6 +196,7 @@ def _field(field: dataclasses.Field, hint: Any, told: str) -> Field:
         str if choices else first,
         0 if many else len(parts),
     )
+    return replace(made, help=f"{made.help} {_('A semicolon stands between names.')}") if made.holds_names else made
 
 
 def _told() -> dict[str, str]:

@@ -133,6 +133,22 @@ def test_an_impossible_setting_is_told_and_not_taken(stage: Any) -> None:
     assert not stage.find("methodNote").isVisible()
 
 
+def test_names_of_cases_may_hold_spaces_and_commas(stage: Any) -> None:
+    import qt
+    from stage import click, write
+
+    click(stage.find("advancedButton"), at=qt.QPoint(12, 8))
+    edit = stage.find("layersEdit")
+    assert "semicolon" in edit.toolTip
+    assert "semicolon" not in stage.find("flipsEdit").toolTip
+    write(edit, "4: Ax T2 (2);Meier, Anna ; ")
+    assert json.loads(stage.parameters.advanced) == {"layers": ["4: Ax T2 (2)", "Meier, Anna"]}
+    stage.panel.restore()
+    assert edit.text == "4: Ax T2 (2); Meier, Anna"
+    write(edit, "")
+    assert stage.parameters.advanced == ""
+
+
 def test_settings_reach_the_training(stage: Any) -> None:
     from stage import add_segmentation, add_volume, choose, settle
 

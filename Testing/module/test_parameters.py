@@ -71,7 +71,7 @@ def test_every_setting_is_shown_once_and_explained(qt_app: Any) -> None:
         ("patch", "32 48, 64", (32, 48, 64)),
         ("flips", "x z", ("x", "z")),
         ("size", "large", "large"),
-        ("layers", "a b", ("a", "b")),
+        ("layers", "4: Ax T2 (2); Meier, Anna;", ("4: Ax T2 (2)", "Meier, Anna")),
     ],
 )
 def test_what_a_user_writes_becomes_a_value(qt_app: Any, name: str, text: str, value: Any) -> None:
