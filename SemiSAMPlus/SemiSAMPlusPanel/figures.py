@@ -42,13 +42,8 @@ class CaseFigures:
             uncertainty = about.get("mean_uncertainty")
             volume = run.volume_of(case)
             key = str(run.image_of(case)) if volume is None else volume.GetID()
-        except (
-            OSError,
-            ValueError,
-            AttributeError,
-            TypeError,
-            RunFolderError,
-        ):  # It is being replaced; the next one will be read.
+        except (OSError, ValueError, AttributeError, TypeError, RunFolderError):
+            # It is being replaced; the next one will be read.
             return
         mean = sum(dice) / len(dice) if dice else None
         self._cases.set_figures(key, dice=mean, uncertainty=None if uncertainty is None else float(uncertainty))
