@@ -74,6 +74,7 @@ class CohortExport:
         self._images: dict[str, Path] = {}
         self._labels: dict[str, Path] = {}
         self._found_values: set[int] = set()
+        self._found_names: list[str] = []
         self._classes: list[Class] = []
         self._terminologies: dict[str, str] = {}
         self._tasks = self._plan()
@@ -112,7 +113,13 @@ class CohortExport:
     # -- classes ----------------------------------------------------------------------------------------------------
 
     def _read_values(self, row: CaseRow) -> bool:
+        """Find the structures of a label that no dataset names: its segments, or else its values."""
+        from SemiSAMPlusLib.cohort.outputs import read_segments
+
         assert row.label is not None
+        if segments := read_segments(row.label):
+            self._found_names += [segment.name for segment in segments]
+            return True
         values = np.unique(_read_array(row.label))
         odd = [value for value in values.tolist() if value != int(value) or value < 0]
         if odd:
@@ -139,6 +146,9 @@ class CohortExport:
             segment for row in labeled if row.segmentation is not None for segment in segments_of(row.segmentation)
         ]
         free = (value for value in range(1, 1 << 15) if not any(value in taken for taken in values.values()))
+        for name in self._found_names:  # In files, too, segments are found by their names.
+            if name not in values:
+                values[name] = (next(free),)
         for segment in segments:
             name = segment.GetName()
             if self._picked is not None and name not in self._picked:

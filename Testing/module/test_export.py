@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from tiny import OBLIQUE, write_volume
 
 from SemiSAMPlusLib.cohort.checks import require_sound
-from SemiSAMPlusLib.cohort.cohort import Cohort, Role
+from SemiSAMPlusLib.cohort.cohort import Class, Cohort, Role
+from SemiSAMPlusLib.cohort.outputs import read_label, write_segmentation
 from SemiSAMPlusLib.cohort.volume import Grid
 from SemiSAMPlusLib.errors import VolumeError
 
@@ -447,6 +448,30 @@ def test_values_of_labels_that_nobody_names_are_found(scene: Any, folder: Path, 
     cohort, _ = export(rows, folder)
     assert [(one.name, one.values) for one in cohort.classes] == [("class 1", (1,)), ("class 4", (4,))]
     require_sound(cohort)
+
+
+def test_segments_of_files_that_nobody_names_are_structures_by_their_names(
+    scene: Any, folder: Path, tmp_path: Path
+) -> None:
+    """Beside a segmentation of the scene, and numbered otherwise in each file."""
+    rng = np.random.default_rng(0)
+    volume = add_volume(scene, "v")
+    rows = [row(volume, Role.LABELED, add_segmentation(volume, {"liver": drawn()}))]
+    for name, order in (("a", ("liver", "spleen")), ("b", ("spleen", "liver"))):
+        image = write_volume(tmp_path / f"{name}.nii.gz", rng.normal(size=OBLIQUE.shape).astype(np.float32), OBLIQUE)
+        both = drawn() + 2 * drawn(start=(6, 9, 4))
+        numbers = np.array([0, *(1 + order.index(one) for one in ("liver", "spleen"))], np.uint8)
+        classes = [Class(one, (number,)) for number, one in enumerate(order, start=1)]
+        label = tmp_path / f"{name}-label.seg.nrrd"
+        write_segmentation(label, numbers[both], OBLIQUE, classes)
+        rows.append(file_row(image, Role.LABELED, label))
+    cohort, _ = export(rows, folder)
+    assert [one.name for one in cohort.classes] == ["liver", "spleen"]
+    require_sound(cohort)
+    found = [sitk.GetArrayFromImage(read_label(case.label, cohort.classes)) for case in cohort.cases]
+    assert np.array_equal(found[0], drawn())
+    assert np.array_equal(found[1], found[2])
+    assert np.array_equal(found[1] == 1, drawn() == 1)
 
 
 def test_a_label_of_broken_values_is_refused(scene: Any, folder: Path, tmp_path: Path) -> None:
