@@ -50,7 +50,7 @@ def cohort(
     /,
     *,
     output: Annotated[Path, arg(aliases=["-o"])],
-    labeled: tuple[str, ...] = ("1",),
+    labeled: tuple[str, ...] = (),
     cases: tuple[str, ...] = (),
     validation: tuple[str, ...] = (),
     test: tuple[str, ...] = (),
@@ -63,7 +63,7 @@ def cohort(
         folder: A folder with images/ and labels/, of the Decathlon, of nnU-Net or of BraTS, or a JSON datalist.
         output: Where to write the cohort, such as cohort.json.
         labeled: How many cases are labelled (the first that have a label), or which, by name; a number alone is how many,
-            unless a case bears it as its name.
+            unless a case bears it as its name. The first one where not given.
         cases: The cases to train on, by name or number (1-60); all that are not for validation or test by default.
         validation: Labelled cases that are held out to choose the best checkpoint, by name or number (41-50).
         test: Cases that are kept for later and never opened by training, by name or number (61-80).
@@ -79,7 +79,7 @@ def cohort(
     is_count = len(labeled) == 1 and labeled[0].isdecimal() and labeled[0] not in {case.name for case in layout.cases}
     found = find_cohort(
         folder,
-        labeled=int(labeled[0]) if is_count else labeled,
+        labeled=int(labeled[0]) if is_count else labeled or 1,
         cases=cases or None,
         validation=validation,
         test=test,

@@ -169,6 +169,17 @@ def test_a_case_that_is_called_by_a_number_is_meant_by_it(place: Path, tmp_path:
         assert [case.name for case in Cohort.load(tmp_path / "c.json").labeled] == expected
 
 
+def test_where_nobody_says_which_the_first_that_may_be_is_labelled_whatever_it_is_called(
+    place: Path, tmp_path: Path
+) -> None:
+    for number in range(1, 4):
+        for part in ("images", "labels"):
+            (tmp_path / part).mkdir(exist_ok=True)
+            shutil.copy(place / part / f"phantom-0{number}.nii.gz", tmp_path / part / f"{number}.nii.gz")
+    assert main(["cohort", str(tmp_path), "--test", "1", "-o", str(tmp_path / "c.json")]) == 0
+    assert [case.name for case in Cohort.load(tmp_path / "c.json").labeled] == ["2"]
+
+
 def test_cohort_tells_what_it_found(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "my cohort.json"
     arguments = [
