@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         PermissionError: If a reader on Windows holds the old file for longer than ten seconds.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # '.' has no name.
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".semisamplus-{uuid4().hex[:8]}.{path.name}")
     try:

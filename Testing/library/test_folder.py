@@ -258,6 +258,17 @@ def test_layers_stay_inside_the_run_whatever_a_case_is_called(tmp_path: Path) ->
         assert run.layers(name).parent == tmp_path / "layers"
 
 
+def test_a_folder_is_not_replaced_by_a_file_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "named").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("named"), Path(".")):
+        with pytest.raises(OSError, match=r"named|irectory|denied"):
+            write_text_atomically(folder, "new")
+    assert [one.name for one in tmp_path.iterdir()] == ["named"]
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "volume.nii.gz"
     write_text_atomically(path, "old")
