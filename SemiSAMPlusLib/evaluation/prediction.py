@@ -127,8 +127,10 @@ def _predict_all(
         if folder.is_asked_to_stop():
             return list(targets[:done])
         predicted = specialist.predict(case.images, name=case.name, refine=refine)
-        write_segmentation(target, predicted.labels, predicted.grid, specialist.classes)
         beside = _uncertainty_of(target) if uncertainty else None
+        # Said before, so that whatever ends it amid writing, the next prediction may replace what is there.
+        events.write(kinds.WRITES, files=[path.name for path in (target, beside) if path is not None])
+        write_segmentation(target, predicted.labels, predicted.grid, specialist.classes)
         if beside is not None:
             source = PREDICTIVE_ENTROPY if refine is None else REFINED_ENTROPY
             write_uncertainty(beside, predicted.entropy, predicted.grid, source)
@@ -141,7 +143,6 @@ def _predict_all(
             losses={},
             case=case.name,
             file=target.name,
-            uncertainty=None if beside is None else beside.name,
         )
     return list(targets)
 
@@ -221,10 +222,10 @@ def _require_no_loss(folder: JobFolder, cases: Sequence[Case], targets: Sequence
 
 
 def _written_before(folder: JobFolder) -> Iterator[Path]:
-    """Yield the files that earlier predictions say they wrote into the folder."""
+    """Yield the files that earlier predictions wrote into the folder, or began to."""
     for event in folder.events():
-        if event["event"] == kinds.PROGRESS:
-            yield from (folder.path / str(event[key]) for key in ("file", "uncertainty") if event.get(key))
+        if event["event"] == kinds.WRITES:
+            yield from (folder.path / str(name) for name in event["files"])
 
 
 def _place(path: Path) -> tuple[int, int] | Path:

@@ -16,6 +16,7 @@ PROGRESS = "progress"  # iteration, iterations, seconds_left, losses {name: valu
 # Of a download, PROGRESS has instead: file, bytes, bytes_total, speed in bytes a second, seconds_left.
 METRICS = "metrics"  # iteration, dice {class: value}, on ("validation" or "labeled"), best (bool)
 TRUST = "trust"  # iteration, trust {generalist: value}
+WRITES = "writes"  # files [name]: a prediction is about to write them into its folder
 LAYERS = "layers"  # iteration, case, folder: layers of a case were written
 MESSAGE = "message"  # text: something that a user should know, not wrong
 WARNING = "warning"  # text

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import SemiSAMPlusLib.evaluation.prediction as prediction_module
 from SemiSAMPlusLib.cohort.cohort import Case, Class, Cohort, Role
 from SemiSAMPlusLib.cohort.inputs import find_inputs
 from SemiSAMPlusLib.cohort.intensity import Normalization
@@ -231,6 +232,22 @@ def test_a_file_laid_beside_predictions_is_none_of_them(specialist: Path, tmp_pa
         assert mine.read_bytes() == before
 
 
+def test_a_prediction_that_failed_amid_writing_may_be_made_again(
+    specialist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = _write_image(tmp_path / "a.nii.gz")
+
+    def full(*_: object) -> None:
+        raise VolumeError("a_uncertainty.nii.gz: no space left.", "Make room.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction_module, "write_uncertainty", full)
+        with pytest.raises(VolumeError, match="no space"):
+            predict(specialist, [image], tmp_path / "out", uncertainty=True, device="cpu")
+    (written,) = predict(specialist, [image], tmp_path / "out", uncertainty=True, device="cpu")
+    assert written.exists()
+
+
 def test_two_predictions_of_one_file_are_refused(specialist: Path, tmp_path: Path) -> None:
     images = [_write_image(tmp_path / f"{name}.nii.gz") for name in ("a", "A_uncertainty")]
     with pytest.raises(VolumeError, match="would be written for case 'a' and for case 'A_uncertainty'"):
@@ -309,9 +326,11 @@ def test_a_stop_is_honoured_between_cases(specialist: Path, tmp_path: Path) -> N
     assert [path.name for path in written] == ["a.seg.nrrd", "b.seg.nrrd"]
     assert not (tmp_path / "out" / "c.seg.nrrd").exists()
     assert seen == folder.events()
-    assert [event["event"] for event in seen] == ["started", "message", "progress", "progress", "finished"]
+    each = ["writes", "progress"]
+    assert [event["event"] for event in seen] == ["started", "message", *each, *each, "finished"]
     assert (seen[-1]["reason"], seen[-1]["iteration"]) == ("stopped", 2)
-    assert (seen[2]["case"], seen[2]["iterations"]) == ("a", 3)
+    assert seen[2]["files"] == ["a.seg.nrrd"]
+    assert (seen[3]["case"], seen[3]["iterations"]) == ("a", 3)
     assert seen[1]["text"].startswith("Predicting on")
 
 
