@@ -199,8 +199,8 @@ def evaluate_folders(
     Args:
         predictions: A folder of .seg.nrrd files or labelmaps named after their cases, or a path for each case name.
         labels: A folder of label files named after their cases, or a path for each case name.
-        classes: The structures and their label values. Without them they are what the predictions' segments say, or
-            each value that is found in the labels.
+        classes: The structures and their label values. Without them they are what the predictions' segments say, else
+            what the labels' segments say, else each value that is found in the labels.
 
     Returns:
         The rows in order of case name. Cases that have a label but no prediction are left out, and the reverse is noted.
@@ -218,8 +218,9 @@ def evaluate_folders(
     notes = []
     if alone := [name for name, path in found.items() if path not in pairs.values()]:
         notes.append(f"Not evaluated, for want of a label: {summary(alone)}.")
-    classes = classes or _classes_of(pairs.values()) or _values_of(true[name] for name in pairs)
-    if faults := segment_name_faults((true[name] for name in pairs), classes):
+    references = [true[name] for name in pairs]
+    classes = classes or _classes_of(pairs.values()) or _classes_of(references) or _values_of(references)
+    if faults := segment_name_faults(references, classes):
         raise faults[0]
     rows: list[Row] = []
     for name, path in pairs.items():

@@ -199,6 +199,14 @@ def test_without_classes_each_value_of_the_labels_is_one(tmp_path: Path) -> None
     assert evaluation.notes == (EMPTY_NOTE,)
 
 
+def test_without_classes_the_segments_of_the_labels_say_what_values_mean(tmp_path: Path) -> None:
+    classes, label = (Class("wall", (2,)), Class("blood", (5,))), _cube((2, 2, 2)) + 2 * _cube((8, 8, 8))
+    write_segmentation(tmp_path / "labels" / "a.seg.nrrd", label, GRID, classes)
+    write_segmentation(tmp_path / "predictions" / "a.nii.gz", label, GRID, classes)
+    evaluation = evaluate_folders(tmp_path / "predictions", tmp_path / "labels")
+    assert [(row.class_name, row.dice) for row in evaluation.rows] == [("wall", 1.0), ("blood", 1.0)]
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
