@@ -151,6 +151,15 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
     return tuple(_segments(_read_with_layers(path, only_header=True))) if _is_segmentation(path) else ()
 
 
+def holds_class_indices(path: Path) -> bool:
+    """Return whether a labelmap says that its numbers are class indices, not label values; only its header is read.
+
+    Raises:
+        VolumeError: If the file cannot be read.
+    """
+    return _holds_indices(_read_with_layers(Path(path), only_header=True))
+
+
 def voxel_classes(path: Path, image: sitk.Image, classes: Sequence[Class]) -> dict[int, int]:
     """Return what :func:`read_segmentation` takes each value of a file without overlapping segments for.
 

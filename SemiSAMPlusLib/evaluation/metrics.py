@@ -15,7 +15,7 @@ import numpy as np
 from ..cohort.boxes import bounding_box
 from ..cohort.cohort import CLASS_COLORS, Class, summary
 from ..cohort.layouts import SUFFIXES, stem
-from ..cohort.outputs import read_classes, read_segmentation, segment_name_faults
+from ..cohort.outputs import holds_class_indices, read_classes, read_segmentation, segment_name_faults
 from ..errors import VolumeError
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
@@ -206,7 +206,8 @@ def evaluate_folders(
         The rows in order of case name. Cases that have a label but no prediction are left out, and the reverse is noted.
 
     Raises:
-        VolumeError: If there is no pair, a file cannot be read, or a prediction lies on another grid than its label.
+        VolumeError: If there is no pair, a file cannot be read, a prediction lies on another grid than its label, or it
+            holds class indices and nothing says of which classes.
     """
     found, true = _by_name(predictions), _by_name(labels)
     # `semisamplus predict` may have named a file by the case's safe id.
@@ -219,7 +220,10 @@ def evaluate_folders(
     if alone := [name for name, path in found.items() if path not in pairs.values()]:
         notes.append(f"Not evaluated, for want of a label: {summary(alone)}.")
     references = [true[name] for name in pairs]
-    classes = classes or _classes_of(pairs.values()) or _classes_of(references) or _values_of(references)
+    classes = classes or _classes_of(pairs.values())
+    if not classes:
+        _refuse_indices(pairs.values())
+        classes = _classes_of(references) or _values_of(references)
     if faults := segment_name_faults(references, classes):
         raise faults[0]
     rows: list[Row] = []
@@ -291,6 +295,17 @@ def _classes_of(paths: Iterable[Path]) -> tuple[Class, ...]:
         if classes := read_classes(path):
             return classes
     return ()
+
+
+def _refuse_indices(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if holds_class_indices(path):
+            msg = f"{path}: holds class indices, and nothing says of which classes."
+            remedy = (
+                "Name the run or the cohort in place of the labels' folder, "
+                "or give --classes NAME=VALUE,... for each class, in the order of the cohort."
+            )
+            raise VolumeError(msg, remedy)
 
 
 def _values_of(paths: Iterable[Path]) -> tuple[Class, ...]:

@@ -207,6 +207,23 @@ def test_without_classes_the_segments_of_the_labels_say_what_values_mean(tmp_pat
     assert [(row.class_name, row.dice) for row in evaluation.rows] == [("wall", 1.0), ("blood", 1.0)]
 
 
+@pytest.mark.parametrize("suffix", ["nii.gz", "seg.nrrd"])
+def test_class_indices_are_not_taken_for_label_values(tmp_path: Path, suffix: str) -> None:
+    """A prediction of the whole tumour of BraTS, 1 all over, beside labels in which the edema is 2."""
+    whole = (Class("whole_tumour", (1, 2, 4)),)
+    parts = (Class("core", (1,)), Class("edema", (2,)), Class("enhancing", (4,)))
+    label = 2 * _cube((2, 2, 2), 8)
+    label[4:6, 4:6, 4:6], label[6, 6, 6] = 1, 3
+    write_segmentation(tmp_path / "labels" / f"a.{suffix}", label, GRID, parts)
+    write_segmentation(tmp_path / "predictions" / "a.nii.gz", np.minimum(label, 1), GRID, whole)
+    with pytest.raises(VolumeError, match=r"a\.nii\.gz: holds class indices") as error:
+        evaluate_folders(tmp_path / "predictions", tmp_path / "labels")
+    assert error.value.remedy.startswith("Name the run or the cohort in place of the labels' folder, or give --classes")
+    if suffix == "nii.gz":
+        (row,) = evaluate_folders(tmp_path / "predictions", tmp_path / "labels", whole).rows
+        assert row.dice == 1.0
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
