@@ -203,7 +203,7 @@ def segment_name_faults(paths: Iterable[Path], classes: Sequence[Class]) -> list
             faults.append(VolumeError(what, remedy))
             continue
         for segment, index in zip(segments, _class_of_each(path, segments, classes), strict=True):
-            other, where = known.setdefault(_folded(segment.name), (index, path))
+            other, where = known.setdefault(folded(segment.name), (index, path))
             if other != index:
                 found, expected = (f"'{classes[i - 1].name}'" if i else "no class" for i in (index, other))
                 what = f"{path}: the segment '{segment.name}' has the number of {found}, expected {expected} as in {where}."
@@ -320,8 +320,8 @@ def _class_of_each(path: Path, segments: Sequence[Segment], classes: Sequence[Cl
     if not _some_named(segments, classes):
         values = {value: index for index, one in enumerate(classes, start=1) for value in one.values}
         return [next((values[value] for value in segment.values if value in values), 0) for segment in segments]
-    names = {_folded(one.name): index for index, one in enumerate(classes, start=1)}
-    indices = [names.get(_folded(segment.name), 0) for segment in segments]
+    names = {folded(one.name): index for index, one in enumerate(classes, start=1)}
+    indices = [names.get(folded(segment.name), 0) for segment in segments]
     missing = [one.name for index, one in enumerate(classes, start=1) if index not in indices]
     strangers = [segment.name for segment, index in zip(segments, indices, strict=True) if not index]
     # A class that is absent is empty; but a class that is absent beside a segment of another name was likely renamed.
@@ -335,11 +335,12 @@ def _class_of_each(path: Path, segments: Sequence[Segment], classes: Sequence[Cl
 
 
 def _some_named(segments: Iterable[Segment], classes: Iterable[Class]) -> bool:
-    names = {_folded(one.name) for one in classes}
-    return any(_folded(segment.name) in names for segment in segments)
+    names = {folded(one.name) for one in classes}
+    return any(folded(segment.name) in names for segment in segments)
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """Return a name as the names of segments and classes are compared: upper and lower case, and spaces, alike."""
     return " ".join(name.split()).casefold()
 
 

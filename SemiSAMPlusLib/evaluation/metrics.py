@@ -15,7 +15,7 @@ import numpy as np
 from ..cohort.boxes import bounding_box
 from ..cohort.cohort import CLASS_COLORS, Class, summary
 from ..cohort.layouts import SUFFIXES, stem
-from ..cohort.outputs import holds_class_indices, read_classes, read_segmentation, segment_name_faults
+from ..cohort.outputs import folded, holds_class_indices, read_classes, read_segmentation, segment_name_faults
 from ..errors import VolumeError
 from ..run.files import write_text_atomically
 from ..run.folder import safe_id
@@ -207,7 +207,7 @@ def evaluate_folders(
 
     Raises:
         VolumeError: If there is no pair, a file cannot be read, a prediction lies on another grid than its label, or it
-            holds class indices and nothing says of which classes.
+            holds class indices and nothing says of which classes, or segments and values cannot be brought together.
     """
     found, true = _by_name(predictions), _by_name(labels)
     # `semisamplus predict` may have named a file by the case's safe id.
@@ -220,10 +220,7 @@ def evaluate_folders(
     if alone := [name for name, path in found.items() if path not in pairs.values()]:
         notes.append(f"Not evaluated, for want of a label: {summary(alone)}.")
     references = [true[name] for name in pairs]
-    classes = classes or _classes_of(pairs.values())
-    if not classes:
-        _refuse_indices(pairs.values())
-        classes = _classes_of(references) or _values_of(references)
+    classes = classes or _classes_found(list(pairs.values()), references)
     if faults := segment_name_faults(references, classes):
         raise faults[0]
     rows: list[Row] = []
@@ -290,11 +287,31 @@ def _by_name(files: Path | Mapping[str, Path]) -> dict[str, Path]:
     return by_name
 
 
+def _classes_found(predictions: Sequence[Path], references: Sequence[Path]) -> tuple[Class, ...]:
+    """Return what is compared where nobody says it: the segments of the predictions, of the labels, or plain values."""
+    classes = _classes_of(predictions)
+    if not classes:
+        _refuse_indices(predictions)
+        classes = _classes_of(references)
+    if not classes:
+        return _values_of(references)
+    plain = next((path for path in (*predictions, *references) if not read_classes(path)), None)
+    values = [value for one in classes for value in one.values]
+    repeated = next((value for value in values if values.count(value) > 1), None)
+    if plain is not None and repeated is not None:
+        names = summary(f"'{one.name}'" for one in classes if repeated in one.values)
+        msg = f"{plain}: has no segments, and in files that have them the number {repeated} is that of {names}."
+        raise VolumeError(msg, "Say which value is which: --classes NAME=VALUE,... for each class.")
+    return classes
+
+
 def _classes_of(paths: Iterable[Path]) -> tuple[Class, ...]:
+    """Return the segments of all files: a case may lack some of them."""
+    classes: dict[str, Class] = {}
     for path in paths:
-        if classes := read_classes(path):
-            return classes
-    return ()
+        for one in read_classes(path):
+            classes.setdefault(folded(one.name), one)
+    return tuple(classes.values())
 
 
 def _refuse_indices(paths: Iterable[Path]) -> None:

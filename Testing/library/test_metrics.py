@@ -224,6 +224,31 @@ def test_class_indices_are_not_taken_for_label_values(tmp_path: Path, suffix: st
         assert row.dice == 1.0
 
 
+def test_classes_are_those_of_all_predictions(tmp_path: Path) -> None:
+    """The first prediction lacks one, and spells the other in its own way."""
+    label = _cube((2, 2, 2)) + 2 * _cube((8, 8, 8))
+    for name in ("a", "b"):
+        _write_label(tmp_path / "labels" / f"{name}.nii.gz", label)
+    write_segmentation(tmp_path / "predictions" / "a.seg.nrrd", _cube((2, 2, 2)), GRID, (Class("Anterior", (1,)),))
+    write_segmentation(tmp_path / "predictions" / "b.seg.nrrd", label, GRID, TWO)
+    evaluation = evaluate_folders(tmp_path / "predictions", tmp_path / "labels")
+    assert [(row.case, row.class_name, row.dice) for row in evaluation.rows] == [
+        ("a", "Anterior", 1.0), ("a", "posterior", 0.0), ("b", "Anterior", 1.0), ("b", "posterior", 1.0),
+    ]  # fmt: skip
+
+
+def test_segments_of_one_number_do_not_say_what_a_plain_label_means(tmp_path: Path) -> None:
+    """As Slicer numbers them, each alone in its file."""
+    for name, value in (("a", 1), ("b", 2)):
+        _write_label(tmp_path / "labels" / f"{name}.nii.gz", value * _cube((2, 2, 2)))
+        given = (Class(TWO[value - 1].name, (1,)),)
+        write_segmentation(tmp_path / "predictions" / f"{name}.seg.nrrd", _cube((2, 2, 2)), GRID, given)
+    with pytest.raises(VolumeError, match=r"labels.a\.nii\.gz: has no segments.*number 1 is .*'anterior', 'posterior'"):
+        evaluate_folders(tmp_path / "predictions", tmp_path / "labels")
+    evaluation = evaluate_folders(tmp_path / "predictions", tmp_path / "labels", TWO)
+    assert [row.dice for row in evaluation.rows if math.isfinite(row.dice)] == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
