@@ -169,8 +169,10 @@ def where(names: Names = (), /) -> int:
             print(path)
     if not names:
         console = make_console()
+        own = weights.own_folder()
         for what, folder in (
-            *(("Files are looked for in", folder) for folder in weights.weights_folders()),
+            *(() if own is None else (("Files are looked for in", own),)),
+            ("Imported files are in", weights.imported_folder()),
             ("The Hub's cache is", weights.hub_folder()),
             ("Pins, conversions and quarantine are in", weights.cache_folder()),
         ):

@@ -180,7 +180,7 @@ def import_weights(name: str, source: Path, *, accept_license: bool = False) -> 
     sources = _sources(entry, Path(source).expanduser())
     hashes = {file.path: weights.check_given(sources[file.path], entry, file, anew=True) for file in entry.files}
     check_weights(entry, sources[entry.files[0].path])
-    place = weights.place_in(weights.imported_folder(), entry)
+    place = weights.place_of_import(entry)
     require_disk(weights.imported_folder(), sum(file.stat().st_size for file in sources.values()))
     for path, file in sources.items():
         try:
@@ -243,7 +243,7 @@ def remove_weights(name: str, *, forget: bool = False) -> tuple[Path, ...]:
     entry = entry_of(name)
     removed = []
     hashes = {digest for digest in weights.known_hashes(entry).values() if digest is not None}
-    for file in weights.place_in(weights.imported_folder(), entry).values():
+    for file in weights.place_of_import(entry).values():
         if file.is_file():
             hashes.add(weights.known_sha256(file))
             file.unlink()

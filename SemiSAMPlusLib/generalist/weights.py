@@ -50,15 +50,14 @@ def cache_folder() -> Path:
     return (Path(xdg) if xdg else Path.home() / ".cache") / "semisamplus"
 
 
-def weights_folders() -> tuple[Path, ...]:
-    """Return the folders where files of weights are looked for, first match wins; the Hub's cache comes after them."""
+def own_folder() -> Path | None:
+    """Return the folder where a user keeps files of weights, ``SEMISAMPLUS_WEIGHTS``, or None where there is none."""
     chosen = os.environ.get(WEIGHTS_VARIABLE)
-    own = (Path(chosen).expanduser().absolute(),) if chosen else ()
-    return (*own, imported_folder())
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 def imported_folder() -> Path:
-    """Return the folder of the files that were imported."""
+    """Return the folder of the files that were imported, below the names of their entries."""
     return cache_folder() / "weights"
 
 
@@ -268,11 +267,16 @@ def entry_of(name: str) -> CatalogEntry:
     return entry
 
 
-def place_in(folder: Path, entry: CatalogEntry) -> dict[str, Path]:
-    """Return where a folder of weights has an entry's files, by path: a single one by its name, several below ``NAME/``."""
+def place_in_own(folder: Path, entry: CatalogEntry) -> dict[str, Path]:
+    """Return where a user's folder has an entry's files, by path: a single one by its name, several below ``NAME/``."""
     if len(entry.files) == 1:
         return {entry.files[0].path: folder / entry.files[0].name}
     return {file.path: folder / entry.name / file.path for file in entry.files}
+
+
+def place_of_import(entry: CatalogEntry) -> dict[str, Path]:
+    """Return where an import puts an entry's files, by path: below its name, since files of two entries may be named alike."""
+    return {file.path: imported_folder() / entry.name / file.path for file in entry.files}
 
 
 def place_in_hub(entry: CatalogEntry) -> dict[str, Path]:
@@ -296,10 +300,11 @@ def place_in_hub(entry: CatalogEntry) -> dict[str, Path]:
 def locate(entry: CatalogEntry) -> dict[str, Path] | None:
     """Return the files of an entry's weights by path, unchecked, or None where they are not here.
 
+    The user's own folder comes first, then what was imported, then the Hub's cache.
     Files in the Hub's cache of which no SHA256 is known are passed over: a download, which asks and pins, must adopt them.
     """
-    for folder in weights_folders():
-        place = place_in(folder, entry)
+    own = own_folder()
+    for place in (*(() if own is None else (place_in_own(own, entry),)), place_of_import(entry)):
         if all(path.is_file() for path in place.values()):
             return place
     place = place_in_hub(entry)
@@ -320,7 +325,7 @@ def find_weights(name: str) -> Path:
         for path in place.values():
             check_sha256(path, entry)
         return place[entry.files[0].path]
-    folders = " or ".join(map(str, weights_folders()))
+    folders = " or ".join(map(str, filter(None, (own_folder(), imported_folder() / entry.name))))
     several = f"one of its files '{entry.file}', ..." if len(entry.files) > 1 else f"the file of weights '{entry.file}'"
     msg = f"{name}: {several} is not in {folders}" + (" or the Hub's cache." if entry.repository else ".")
     raise WeightsError(msg, how_to_get(entry))
@@ -413,7 +418,7 @@ def _is_ours(path: Path, entry: CatalogEntry) -> bool:
 
     The Hub's cache holds files of other projects too, and a user's own folder may lie in it.
     """
-    places = (place_in(imported_folder(), entry), place_in_hub(entry))
+    places = (place_of_import(entry), place_in_hub(entry))
     return any(path.absolute() in place.values() for place in places)
 
 

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 
 from SemiSAMPlusLib.commands import main
 from SemiSAMPlusLib.errors import WeightsError
+from SemiSAMPlusLib.generalist import catalog as catalog_module
 from SemiSAMPlusLib.generalist import inventory
 from SemiSAMPlusLib.generalist import loading as loading_module
 from SemiSAMPlusLib.generalist import weights as weights_module
@@ -34,7 +36,7 @@ from SemiSAMPlusLib.generalist.weights import (
     find_weights,
     hub_folder,
     known_sha256,
-    place_in,
+    place_in_own,
     quarantine_folder,
     read_pin,
     sha256_of,
@@ -43,12 +45,13 @@ from SemiSAMPlusLib.generalist.weights import (
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SEMISAMPLUS_CACHE", str(tmp_path / "der Zwischenspeicher ü"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     for name in ("SEMISAMPLUS_WEIGHTS", "SEMISAMPLUS_CATALOG", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    return cache_folder()
+    yield cache_folder()
+    catalog.cache_clear()
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -363,7 +366,7 @@ def test_the_hash_is_that_of_the_content_and_follows_its_changes(tmp_path: Path)
 
 
 def test_weights_are_found_in_the_users_folder_first(tmp_path: Path, own_cache: Path, monkeypatch) -> None:
-    cached = own_cache / "weights" / "sam_med3d.pth"
+    cached = own_cache / "weights" / "sam-med3d" / "sam_med3d.pth"
     cached.parent.mkdir(parents=True)
     cached.touch()
     assert find_weights("sam-med3d") == cached
@@ -379,7 +382,7 @@ def test_missing_weights_say_how_to_give_them(own_cache: Path) -> None:
     with pytest.raises(WeightsError) as error:
         find_weights("sam-med3d-turbo")
     assert "sam_med3d_turbo.pth" in error.value.what
-    assert str(own_cache / "weights") in error.value.what
+    assert str(own_cache / "weights" / "sam-med3d-turbo") in error.value.what
     assert "huggingface.co/blueyo0/SAM-Med3D" in error.value.remedy
     assert "sam-med3d-turbo=PATH" in error.value.remedy
     assert "`semisamplus weights download sam-med3d-turbo`" in error.value.remedy
@@ -390,7 +393,7 @@ def test_missing_weights_say_how_to_give_them(own_cache: Path) -> None:
 
 
 def test_a_file_with_another_hash_than_the_catalogs_is_refused(own_cache: Path) -> None:
-    file = own_cache / "weights" / "sam_med3d_turbo.pth"
+    file = own_cache / "weights" / "sam-med3d-turbo" / "sam_med3d_turbo.pth"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"another")
     digest = sha256_of(file)
@@ -466,7 +469,7 @@ def test_a_file_is_imported_found_verified_and_removed(tmp_path: Path, own_cache
     assert main(["weights", "import", "sam-med3d", str(mine)]) == 0
     text = capsys.readouterr().out
     assert "left atrium" in text
-    imported = own_cache / "weights" / "sam_med3d.pth"
+    imported = own_cache / "weights" / "sam-med3d" / "sam_med3d.pth"
     assert str(imported) in text
     assert find_weights("sam-med3d") == imported
     assert imported.read_bytes() == mine.read_bytes()
@@ -484,6 +487,26 @@ def test_a_file_is_imported_found_verified_and_removed(tmp_path: Path, own_cache
     assert [path for path in own_cache.rglob("*") if path.suffix in (".pth", ".safetensors", ".sha256")] == []
     assert main(["weights", "where", "sam-med3d"]) == 1
     assert "weights import sam-med3d FILE" in capsys.readouterr().err
+
+
+def test_files_of_one_name_are_imported_for_each_entry_by_itself(tmp_path: Path, any_fits, monkeypatch) -> None:
+    packaged = json.loads(Path(catalog_module.__file__).with_name("catalog.json").read_text(encoding="utf-8"))
+    (base,) = [one for one in packaged["generalists"] if one["name"] == "sam-med3d"]
+    files = [{"path": "model.safetensors", "size": None, "sha256": None}]
+    names = ("our-heart", "our-liver")
+    mine = {"format": packaged["format"], "generalists": [{**base, "name": name, "files": files} for name in names]}
+    (tmp_path / "catalog.json").write_text(json.dumps(mine), encoding="utf-8")
+    monkeypatch.setenv("SEMISAMPLUS_CATALOG", str(tmp_path / "catalog.json"))
+    catalog.cache_clear()
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        save_file({"a": torch.full((2,), float(number))}, tmp_path / name / "model.safetensors")
+    for name in names:
+        assert weights_state(name).state == "missing"
+        import_weights(name, tmp_path / name / "model.safetensors")
+    for name in names:
+        assert find_weights(name).read_bytes() == (tmp_path / name / "model.safetensors").read_bytes()
+    assert not quarantine_folder().exists()
 
 
 def test_an_import_without_links_copies(tmp_path: Path, own_cache: Path, any_fits, monkeypatch) -> None:
@@ -587,7 +610,7 @@ def test_what_lacks_its_package_is_not_said_to_be_ready(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(inventory, "version", version)
     monkeypatch.setenv("SEMISAMPLUS_WEIGHTS", str(tmp_path))
-    for path in place_in(tmp_path, catalog()["nninteractive"]).values():
+    for path in place_in_own(tmp_path, catalog()["nninteractive"]).values():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert weights_state("nninteractive").state == "ready"
@@ -635,7 +658,7 @@ def test_a_damaged_list_of_pins_trusts_nothing(tmp_path: Path, own_cache: Path) 
 def test_finding_weights_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys, json; from SemiSAMPlusLib.generalist import weights, catalog, registry;"
-        "catalog.catalog(); registry.generalist_names(); weights.weights_folders();"
+        "catalog.catalog(); registry.generalist_names(); weights.own_folder();"
         "print(json.dumps([m for m in ('torch', 'monai', 'skimage') if m in sys.modules]))"
     )
     root = Path(weights_module.__file__).parents[2]

@@ -182,9 +182,9 @@ def test_weights_that_are_here_can_be_removed_after_a_question(stage: Any, tmp_p
     from host import conversation
     from stage import settle
 
-    from SemiSAMPlusLib.generalist.weights import imported_folder, place_in
+    from SemiSAMPlusLib.generalist.weights import place_of_import
 
-    file = next(iter(place_in(imported_folder(), catalog()["sam-med3d"]).values()))
+    file = next(iter(place_of_import(catalog()["sam-med3d"]).values()))
     file.parent.mkdir(parents=True)
     file.write_bytes(b"weights")
     stage.panel.method.weights.look_again()
@@ -203,10 +203,10 @@ def test_weights_that_are_here_can_be_removed_after_a_question(stage: Any, tmp_p
 
 def test_weights_without_their_package_are_not_said_to_be_ready(stage: Any, monkeypatch: Any) -> None:
     from SemiSAMPlusLib.generalist import inventory
-    from SemiSAMPlusLib.generalist.weights import imported_folder, place_in
+    from SemiSAMPlusLib.generalist.weights import place_of_import
 
     monkeypatch.setattr(inventory, "_is_installed", lambda package: False)
-    for file in place_in(imported_folder(), catalog()["nninteractive"]).values():
+    for file in place_of_import(catalog()["nninteractive"]).values():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"weights")
     stage.panel.method.weights.look_again()
