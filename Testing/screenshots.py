@@ -157,13 +157,15 @@ def picture_of_layers(path: Path, run: Any, volume: Any, *, orientation: str = "
     drawn = np.max(pictures, axis=(0, 3)) > 0  # Beside the volume a view is black.
     rows = np.flatnonzero(drawn.any(axis=1))
     widths = [np.flatnonzero((picture > 0).any(axis=(0, 2))) for picture in pictures]
-    margins = (0, 0, 8)  # Right of the last stands the legend.
-    pictures = [
-        picture[rows[0] : rows[-1] + 1, w[0] : w[-1] + 1 + margin]
-        for picture, w, margin in zip(pictures, widths, margins, strict=True)
+    *pictures, last = [
+        picture[rows[0] : rows[-1] + 1, w[0] : w[-1] + 1] for picture, w in zip(pictures, widths, strict=True)
     ]
-    gap = np.full((len(pictures[0]), 6, 3), 255, np.uint8)
-    imsave(path, np.hstack([pictures[0], gap, pictures[1], gap, pictures[2]]))
+    # Right of the last stands the legend, maybe far away.
+    ends = np.flatnonzero(np.diff(widths[-1]) > 1)
+    beside = int(widths[-1][ends[0]] - widths[-1][0]) + 1
+    legend = last[:, int(widths[-1][ends[0] + 1] - widths[-1][0]) :]
+    black, white = (np.full((len(last), width, 3), value, np.uint8) for width, value in ((12, 0), (6, 255)))
+    imsave(path, np.hstack([pictures[0], white, pictures[1], white, last[:, :beside], black, legend, black]))
     view.close()
     print(path)
 
