@@ -248,10 +248,10 @@ def test_layouts_are_recognised(tmp_path, make, words):
 def test_paths_that_go_up_are_below_only_where_they_lie_below(tmp_path, monkeypatch):
     write(tmp_path / "heart" / "images" / "a.nii.gz", seed=1)
     write(tmp_path / "heart" / "labels" / "a.nii.gz")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path / "beside")
     find_cohort(Path("../heart")).save(Path("cohort.json"))
-    find_cohort(Path("../heart")).save(Path("../work/../cohort.json"))
+    find_cohort(Path("../heart")).save(Path("../beside/../cohort.json"))
     elsewhere, above = (
         json.loads(file.read_text(encoding="utf-8"))["cases"][0]
         for file in (Path("cohort.json"), tmp_path / "cohort.json")
