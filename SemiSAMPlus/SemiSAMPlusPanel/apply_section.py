@@ -16,6 +16,7 @@ from SemiSAMPlusLib.run.folder import trusted_generalists
 from .cases import CaseRow
 from .prediction import Prediction
 from .run import Run
+from .runs import specialist_in
 from .state import PanelState
 from .text import _
 from .widgets import Later, fill_combo, fit_height, load_ui, say, set_path, show, time_text
@@ -93,7 +94,7 @@ class ApplySection:
         choices = [(str(one.folder), one.name, str(one.folder)) for one in found]
         source = self.state.parameters.source
         known = [folder for folder, _text, _tip in choices]
-        if source and source not in known and _is_specialist(Path(source)):
+        if source and source not in known and specialist_in(Path(source)) is not None:
             choices.append((source, Path(source).name, source))
         elif source not in known:
             run = self.state.run
@@ -129,7 +130,7 @@ class ApplySection:
         folder = qt.QFileDialog.getExistingDirectory(self.widget, title)
         if not folder:
             return
-        if not _is_specialist(Path(folder)):
+        if specialist_in(Path(folder)) is None:
             text = _("{folder} holds no specialist, expected a run's folder, or its folder 'specialist'.")
             self._message = (text.format(folder=folder), "error")
             self._show_prediction()
@@ -323,7 +324,7 @@ class ApplySection:
 
     def _on_run_chosen(self) -> None:
         run: Run | None = self.state.run
-        if run is not None and _is_specialist(run.folder.path):
+        if run is not None and specialist_in(run.folder.path) is not None:
             self.state.parameters.source = str(run.folder.path)
         self._refresh_later()
 
@@ -335,10 +336,6 @@ class ApplySection:
         set_path(self.ui.inputFolderEdit, self.state.parameters.inputFolder)
         set_path(self.ui.outputFolderEdit, self.state.parameters.outputFolder)
         self.refresh()
-
-
-def _is_specialist(folder: Path) -> bool:
-    return any(os.path.isfile(place / "model.json") for place in (folder, folder / "specialist"))
 
 
 def _open_segment_editor(segmentation: Any, volume: Any) -> None:

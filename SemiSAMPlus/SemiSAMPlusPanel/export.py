@@ -25,6 +25,7 @@ from SemiSAMPlusLib.run.folder import safe_id
 
 from .cases import WITH_LABEL, CaseRow, segments_of
 from .geometry import Geometry, geometry_of, geometry_of_file, matrix_of, to_world
+from .runs import specialist_in
 from .text import _
 
 #: The attribute by which a run knows the volumes of its cases again, also when they were renamed, saved and loaded.
@@ -256,13 +257,14 @@ def learned_structures(specialist: Path) -> list[str]:
     Args:
         specialist: A run's folder, or that of a specialist.
     """
-    for place in (specialist, specialist / "specialist"):
-        try:
-            described = json.loads((place / "model.json").read_text(encoding="utf-8"))
-            return [str(one["name"]) for one in described["classes"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return []
+    place = specialist_in(specialist)
+    if place is None:
+        return []
+    try:
+        described = json.loads((place / "model.json").read_text(encoding="utf-8"))
+        return [str(one["name"]) for one in described["classes"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def remove_export(folder: Path) -> None:

@@ -51,7 +51,7 @@ from .leftovers import sweep_leftovers
 from .nodes import finish_segmentation, load_segmentation, load_volume
 from .prediction import APPLIED, FILE_ATTRIBUTE, VOLUME_REFERENCE, Prediction
 from .run import Preparation, Run, terminologies
-from .runs import RunSummary, find_runs, is_run_folder
+from .runs import RunSummary, find_runs, is_run_folder, specialist_in
 from .seams import DeviceFacts, Installer, Job, JobStarter, Ticker
 from .signals import Signal
 from .text import _
@@ -355,7 +355,7 @@ class ModuleLogic:
         if not volumes:
             raise VolumeError(_("No volume was chosen, expected at least one."), _("Choose a volume or a folder."))
         source = run.folder.path if isinstance(run, Run) else Path(run)
-        if not any(os.path.isfile(folder / "model.json") for folder in (source, source / "specialist")):
+        if specialist_in(source) is None:
             what = _("{folder}: holds no specialist yet.").format(folder=source)
             raise RunFolderError(what, _("Wait until its training has ended or is stopped, or choose another run."))
         if output is None:
