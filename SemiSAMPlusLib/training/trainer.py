@@ -364,7 +364,8 @@ class Trainer:
         best = self.folder.checkpoints / "best"
         if self.settled.cohort.validation and (best / "model.json").exists():
             specialist = Specialist.load(best, self.settled.device)
-            if self.collaboration is not None:
+            # The last one was saved with what was measured beside it.
+            if self.collaboration is not None and specialist.about["iteration"] != self.settled.iterations:
                 self._measure_trust(specialist, force=True)
                 self.collaboration.close()
                 about = {COLLABORATION: describe_collaboration(self.collaboration)}

@@ -39,6 +39,7 @@ from SemiSAMPlusLib.errors import (
     SemiSAMPlusError,
     WeightsError,
 )
+from SemiSAMPlusLib.run.config import TrainingConfig
 from SemiSAMPlusLib.run.folder import JobFolder, RunFolder
 from SemiSAMPlusLib.specialist import specialist as specialist_module
 from SemiSAMPlusLib.specialist.methods import METHODS
@@ -82,6 +83,13 @@ def _after(monkeypatch: pytest.MonkeyPatch, iteration: int, act: Any) -> None:
         return losses
 
     monkeypatch.setattr(Trainer, "step", stepped)
+
+
+def _stopped(monkeypatch: pytest.MonkeyPatch, cohort: Cohort, config: TrainingConfig, folder: Path) -> RunFolder:
+    """Train two steps, until somebody asked to stop."""
+    with monkeypatch.context() as patch:
+        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
+        return train(cohort, config, folder)
 
 
 def _break(_: Trainer) -> None:
@@ -262,9 +270,7 @@ def test_a_run_that_broke_after_its_last_step_is_finished(
 def test_a_damaged_checkpoint_is_said_by_name_and_without_it_the_run_begins_anew(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
-        run = train(cohort, tiny_config(iterations=4), tmp_path / "run")
+    run = _stopped(monkeypatch, cohort, tiny_config(iterations=4), tmp_path / "run")
     (run.checkpoints / "last.pt").write_bytes(b"PK\x03\x04 no longer a checkpoint")
     with pytest.raises(RunFolderError, match=r"last\.pt") as error:
         resume(run.path)
@@ -277,9 +283,7 @@ def test_a_damaged_checkpoint_is_said_by_name_and_without_it_the_run_begins_anew
 def test_a_run_whose_device_is_gone_goes_on_where_it_is_told(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
-        run = train(cohort, tiny_config(iterations=3), tmp_path / "run")
+    run = _stopped(monkeypatch, cohort, tiny_config(iterations=3), tmp_path / "run")
     run.write_description({**run.describe(), "device": "cuda:93"})
     with pytest.raises(DeviceError, match="cuda:93"):
         resume(run.path)
@@ -291,9 +295,7 @@ def test_a_run_whose_device_is_gone_goes_on_where_it_is_told(
 def test_a_run_may_go_on_in_float16_that_began_in_other_arithmetic(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
-        run = train(cohort, tiny_config(iterations=3), tmp_path / "run")
+    run = _stopped(monkeypatch, cohort, tiny_config(iterations=3), tmp_path / "run")
     make = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda device, *, enabled: make(device, enabled=True))
     resume(run.path)
@@ -343,9 +345,7 @@ def test_what_another_version_made_is_refused(cohort: Cohort, tmp_path: Path, mo
 
 
 def test_the_reports_time_counts_no_pause(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
-        run = train(cohort, tiny_config(iterations=4, generalists=()), tmp_path / "run")
+    run = _stopped(monkeypatch, cohort, tiny_config(iterations=4, generalists=()), tmp_path / "run")
     # Ten hours ago.
     before = [event | {"time": event["time"] - 36_000} for event in run.events()]
     run.events_file.write_text("".join(json.dumps(event) + "\n" for event in before), encoding="ascii")
@@ -370,9 +370,7 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", ["labeled", "unlabeled"])
 def test_a_changed_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     cohort = tiny_cohort(tmp_path / "cohort")
-    with monkeypatch.context() as patch:
-        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
-        run = train(cohort, tiny_config(iterations=4), tmp_path / "run")
+    run = _stopped(monkeypatch, cohort, tiny_config(iterations=4), tmp_path / "run")
     case = cohort.labeled[0] if which == "labeled" else cohort.unlabeled[1]
     changed = case.label if which == "labeled" else case.images[0]
     assert changed is not None
@@ -575,9 +573,7 @@ def test_more_minutes_are_more_iterations_and_a_resumed_run_keeps_its_count(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "seconds_per_iteration", lambda self: 1.0)
-    with monkeypatch.context() as patch:
-        _after(patch, 2, lambda trainer: trainer.folder.ask_to_stop())
-        run = train(cohort, tiny_config(minutes=0.25), tmp_path / "run")
+    run = _stopped(monkeypatch, cohort, tiny_config(minutes=0.25), tmp_path / "run")
     assert run.describe()["iterations"] == pytest.approx(15, abs=3)
     monkeypatch.setattr(Trainer, "seconds_per_iteration", lambda self: pytest.fail("measured again"))
     resume(run.path)
@@ -725,6 +721,11 @@ def test_trust_is_measured_beside_the_specialist_that_is_kept(
     assert (about["iteration"], beside[-1]) == (4, 4)
     assert about["collaboration"]["trust"] == {"fake": len(beside) / 100}
     assert _events(run, "trust")[-1]["trust"] == about["collaboration"]["trust"]
+    beside.clear()
+    _scripted(monkeypatch, 0.2, 0.4, 0.5, 0.9)
+    last = train(validated, config, tmp_path / "last")
+    assert beside.count(8) == 1  # The last is the best: it was measured beside it, and is not again.
+    assert Specialist.load(last.path).about["collaboration"]["trust"] == _events(last, "trust")[-1]["trust"]
 
 
 def test_without_held_out_cases_the_last_is_kept_and_it_is_said(cohort: Cohort, tmp_path: Path) -> None:
