@@ -6,6 +6,7 @@ import re
 import runpy
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,38 @@ def test_the_documented_example_works(scene: Any, volumes: list[Any], tmp_path: 
     predicted = [one for one in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if "phantom-03" in one.GetName()]
     assert predicted
     assert voxels_of(predicted[-1], v3).shape == slicer.util.arrayFromVolume(v3).shape
+
+
+@pytest.mark.slow
+def test_the_round_in_the_documentation_works(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import host
+    import slicer
+    from SemiSAMPlusPanel import sample
+
+    host.load_module(ROOT / "SemiSAMPlus")
+    slicer.util.getModuleLogic("SemiSAMPlus").runs_folder = tmp_path / "runs"
+    make_small = partial(sample.make_sample, size=(24, 32, 28), folder=tmp_path / "phantoms")
+    monkeypatch.setattr(sample, "make_sample", make_small)
+    text = (ROOT / "docs" / "slicer.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "make_sample" in block)
+    shorter = {key: value for key, value in TINY.items() if key != "generalists"}
+    code = re.sub(r"iterations=\d+", f"iterations=2, **{shorter!r}", code)
+    code, edits = re.subn(r"  # .* edit it in Segment Editor", "\ndraw(draft)", code)
+    assert edits == 1
+
+    def draw(draft: Any) -> None:
+        """Draw what a training of two steps does not find."""
+        volume = slicer.util.getNode("phantom-05")
+        voxels = (slicer.util.arrayFromVolume(volume) > 0).astype("uint8")
+        segment = draft.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, draft, segment, volume)
+
+    script = tmp_path / "round.py"
+    script.write_text(code, encoding="utf-8")
+    better = runpy.run_path(str(script), {"slicer": slicer, "draw": draw})["better"]
+    assert better.report.is_file()
+    labeled = [case["name"] for case in better.folder.describe()["cohort"]["cases"] if case["role"] == "labeled"]
+    assert labeled == ["phantom-01", "phantom-05"]
 
 
 @pytest.mark.slow
