@@ -136,10 +136,7 @@ def _cohort_faults(cohort: Cohort) -> Iterator[SemiSAMPlusError]:
         yield SemiSAMPlusError(what, "Label a case: a specialist has to be shown what it is to find.")
     if not cohort.classes:
         yield SemiSAMPlusError("The cohort has no class, expected at least one.", "Name one: --classes NAME=VALUE.")
-    for name, count in Counter(case.name for case in cohort.cases).items():
-        if count > 1:
-            what = f"{count} cases are named '{name}', expected one ({summary(_first_images(cohort, name))})."
-            yield SemiSAMPlusError(what, "Give each case a name of its own.")
+    yield from _shared_names(cohort)
     for kind, names in (("classes", [c.name for c in cohort.classes]), ("channels", list(cohort.channels))):
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
@@ -168,8 +165,16 @@ def _cohort_faults(cohort: Cohort) -> Iterator[SemiSAMPlusError]:
             yield SemiSAMPlusError(what, "Add its label, or give the case another part.")
 
 
-def _first_images(cohort: Cohort, name: str) -> list[str]:
-    return [str(image) for case in cohort.cases if case.name == name for image in case.images[:1]]
+def _shared_names(cohort: Cohort) -> Iterator[SemiSAMPlusError]:
+    """Find names that several cases have; layers and predictions lie under them, and not every system tells A from a."""
+    sharing: dict[str, list[Case]] = {}
+    for case in cohort.cases:
+        sharing.setdefault(case.name.casefold(), []).append(case)
+    for cases in (several for several in sharing.values() if len(several) > 1):
+        names = " or ".join(f"'{name}'" for name in dict.fromkeys(case.name for case in cases))
+        images = summary(str(image) for case in cases for image in case.images[:1])
+        what = f"{len(cases)} cases are named {names}, expected one ({images})."
+        yield SemiSAMPlusError(what, "Give each case a name of its own; upper and lower case count as one.")
 
 
 def _repeated_files(cohort: Cohort) -> Iterator[SemiSAMPlusError]:

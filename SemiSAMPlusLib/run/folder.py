@@ -254,7 +254,7 @@ def trusted_in(model: dict[str, Any]) -> dict[str, float]:
 
 
 def safe_id(name: str) -> str:
-    """Return a file name for ``name`` that every system takes, and that differs for names that differ.
+    """Return a file name for ``name`` that every system takes, and that differs for names that differ in more than case.
 
     Names of letters, digits, ``-`` and ``_`` stay as they are; others lose what is unsafe and gain a hash.
     """

@@ -300,6 +300,12 @@ def same_name(cohort):
     return replace(cohort, cases=cases), ["d image.nii.gz", "2 cases are named 'c'", "expected one", "name of its own"]
 
 
+def same_name_but_for_case(cohort):
+    """Layers of both would lie in one folder where the system does not tell upper from lower case."""
+    cases = tuple(replace(case, name="C") if case.name == "d" else case for case in cohort.cases)
+    return replace(cohort, cases=cases), ["d image.nii.gz", "2 cases are named 'c' or 'C'", "name of its own"]
+
+
 def same_path(cohort):
     image = image_of(cohort, "f")
     same = image.parent / ".." / image.parent.name / image.name
@@ -369,6 +375,7 @@ FAULTS = [
     channels_on_two_grids,
     too_few_channels,
     same_name,
+    same_name_but_for_case,
     same_path,
     same_content,
     no_labelled_case,
