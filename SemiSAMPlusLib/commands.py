@@ -109,8 +109,7 @@ def train(
         cohort: What `semisamplus cohort` wrote.
         run: The run's folder; it must hold neither a run nor other things yet.
         config: How to train.
-        settings: A JSON file of settings, such as the part `config` of a run.json; flags beside it go before it: it holds
-            what they are by default.
+        settings: A JSON file of settings, such as the part `config` of a run.json; a flag given beside it counts more.
         start_from: Start from the specialist of another run, for example with a corrected case added to the cohort.
     """
     from .cohort.cohort import Cohort
@@ -184,7 +183,7 @@ def predict(
     output: Annotated[Path, arg(aliases=["-o"])],
     format: Literal["seg.nrrd", "nii.gz"] = "seg.nrrd",
     uncertainty: bool = False,
-    refine: bool = True,
+    refine: Annotated[bool, arg(help_behavior_hint="(default: they do)")] = True,
     device: str = "auto",
 ) -> int:
     """Segment volumes with a trained specialist, each on its own grid.
@@ -195,7 +194,7 @@ def predict(
         output: The folder for the predictions, one of its own.
         format: Segments with names and colours, or a plain labelmap with the cohort's label values.
         uncertainty: Write the predictive entropy too, 0 to 1.
-        refine: Leave the specialist's answer as it is; else the generalists that its training trusted correct it, as far as they
+        refine: The specialist alone: without the generalists that its training trusted, which else correct it as far as they
             were trusted.
         device: auto, cpu, cuda, cuda:1, mps, ...
     """

@@ -59,7 +59,8 @@ class TrainingConfig:
             unlabelled cases, or their own size, as also where trust is given.
         collaboration_every: Generalists are asked at each so-many-th iteration.
         trust: Trust in every generalist, 0 to 1; measured on the labelled cases where not given.
-        validate_every: Iterations between validations.
+        validate_every: Iterations between validations; layers are refreshed and trust is measured then too, in short trainings trust
+            more often.
         checkpoint_every: Iterations between checkpoints.
         layers: Cases whose layers are refreshed during training, by name; a few unlabelled ones where not given.
         patience: Stop after so many validations without a better Dice; never where not given.

@@ -95,6 +95,14 @@ def test_every_setting_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str
     assert "--config" not in text
 
 
+def test_help_of_a_flag_that_switches_off_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--help"]) == 0
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    (told,) = re.findall(r"--no-refine (.*?) --device", text)
+    assert told.startswith("The specialist alone")
+    assert "True" not in told  # Which reads as if it were on.
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["sing"], ["train", "cohort.json"], ["train", "c.json", "--run", "r", "--itrations", "3"], ["predict", "run"],
