@@ -9,6 +9,7 @@ import slicer
 
 from SemiSAMPlusLib.errors import SemiSAMPlusError
 from SemiSAMPlusLib.generalist.catalog import catalog
+from SemiSAMPlusLib.generalist.hub_errors import origin
 from SemiSAMPlusLib.generalist.inventory import WeightsState, weights_states
 
 from .state import PanelState
@@ -192,8 +193,8 @@ class WeightsSection:
         if facts is None or self.job is not None:
             return
         entry = catalog()[facts.name]
-        question = _("Download {title} ({size}) from huggingface.co/{repository}?\nLicence: {licence}.").format(
-            title=facts.title, size=bytes_text(facts.size), repository=entry.repository, licence=facts.license
+        question = _("Download {title} ({size}) from {origin}?\nLicence: {licence}.").format(
+            title=facts.title, size=bytes_text(facts.size), origin=origin(entry), licence=facts.license
         )
         if facts.contamination:
             question += "\n" + facts.contamination

@@ -23,7 +23,7 @@ from ..errors import WeightsError
 from ..run import events as kinds
 from . import weights
 from .catalog import CatalogEntry
-from .hub_errors import UnreachableError, asked_to_wait, endpoint, explained, other_ways, status_of, token
+from .hub_errors import UnreachableError, asked_to_wait, endpoint, explained, origin, other_ways, status_of, token
 from .inventory import require_acknowledgement, require_disk
 from .weights import Pin, entry_of
 
@@ -219,7 +219,7 @@ def _ask(entry: CatalogEntry, say: Say, ending: threading.Event) -> Offer:
         if expected is not None and re.fullmatch("[0-9a-f]{64}", metadata.etag) and metadata.etag != expected:
             msg = f"{entry.title}: the Hub's '{file.path}' at {found} has SHA256 {metadata.etag}, expected {expected}."
             raise WeightsError(msg, f"It was replaced there; nothing was downloaded. {other_ways(entry)}")
-    return Offer(entry, str(commit), sizes, etags, f"{server or 'https://huggingface.co'}/{entry.repository}")
+    return Offer(entry, str(commit), sizes, etags, origin(entry))
 
 
 def _say_what_to_know(entry: CatalogEntry, offer: Offer, say: Say) -> None:

@@ -20,6 +20,11 @@ def endpoint() -> str | None:
     return (os.environ.get("HF_ENDPOINT") or "").rstrip("/") or None
 
 
+def origin(entry: CatalogEntry) -> str:
+    """Return the address that an entry's weights come from: the server, which may be a mirror, and the repository."""
+    return f"{endpoint() or 'https://huggingface.co'}/{entry.repository}"
+
+
 def token() -> Literal[False] | None:
     """Return False where the client must send no token, because everybody on the way could read it; else None, its own way."""
     return False if (endpoint() or "").lower().startswith("http:") else None
@@ -66,7 +71,7 @@ def other_ways(entry: CatalogEntry, *, lower: bool = False) -> str:
 
 def explained(error: Exception, entry: CatalogEntry, file: str) -> WeightsError:
     """Return what a user needs to know of an error of the Hub's client."""
-    status, title, where = status_of(error), entry.title, f"{endpoint() or 'https://huggingface.co'}/{entry.repository}"
+    status, title, where = status_of(error), entry.title, origin(entry)
     full = next((one for one in _causes(error) if isinstance(one, OSError) and one.errno in _FULL), None)
     if full is not None:
         msg = f"{title}: there is no room for '{file}' in {weights.hub_folder()} ({full.strerror}); nothing of it was kept."

@@ -20,6 +20,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMISAMPLUS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.delenv("SEMISAMPLUS_WEIGHTS", raising=False)
 
 
@@ -96,8 +97,19 @@ def test_nothing_is_downloaded_without_consent(stage: Any) -> None:
     question = conversation.texts("question")[-1]
     assert "402 MB" in question
     assert "Apache-2.0" in question
-    assert "blueyo0/SAM-Med3D" in question
+    assert "https://huggingface.co/blueyo0/SAM-Med3D" in question
     assert not [job for job in stage.jobs.jobs if job.arguments[0] == "weights"]
+
+
+def test_consent_is_asked_to_the_server_that_will_be_asked(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from host import conversation
+
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
+    select(stage, "sam-med3d-turbo")
+    stage.click("downloadButton")
+    question = conversation.texts("question")[-1]
+    assert "from https://mirror.example/blueyo0/SAM-Med3D?" in question
+    assert "huggingface" not in question
 
 
 def test_a_download_shows_progress_and_then_is_ready(stage: Any, monkeypatch: Any) -> None:
