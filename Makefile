@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@works='import sys; sys.exit(sys.version_info < (3, 11))'; \
 	if ! $(PYTHON) -c "$$works" 2>/dev/null || ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
 	  found=; \
-	  for python in python3.12 python3.11 python3 python; do \
+	  for python in python3.12 python3.11 python3 python py; do \
 	    if "$$python" -c "$$works" 2>/dev/null; then found=$$python; break; fi; \
 	  done; \
 	  if [ -z "$$found" ]; then \
@@ -64,4 +64,4 @@ cmake-list: $(READY) ## Write the list of files that the Slicer extension packag
 
 clean: ## Remove caches and what was built; .venv and runs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache semisamplus.egg-info
-	find SemiSAMPlusLib Testing -name __pycache__ -type d -prune -exec rm -rf {} +
+	find SemiSAMPlus SemiSAMPlusLib Testing docs -name __pycache__ -type d -prune -exec rm -rf {} +
