@@ -78,6 +78,12 @@ def test_the_extensions_index_is_told_what_cmake_says() -> None:
     }
 
 
+def test_the_package_and_the_citation_name_the_extensions_repository(project: dict) -> None:
+    repository = json.loads((ROOT / "SemiSAMPlus.json").read_text(encoding="utf-8"))["scm_url"].removesuffix(".git")
+    assert project["project"]["urls"]["Repository"] == repository
+    assert f"\nrepository-code: {repository}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 def test_the_module_installs_what_the_library_needs(project: dict) -> None:
     lines = (ROOT / "SemiSAMPlus" / "Resources" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     asked = {line for line in lines if line and not line.startswith("#")}
