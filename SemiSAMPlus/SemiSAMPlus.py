@@ -40,7 +40,7 @@ class SemiSAMPlus(ScriptedLoadableModule):
         self.parent.contributors = ["SemiSAMPlus contributors"]
         self.parent.helpText = _(
             "<p>Trains a segmentation specialist from a few labelled and many unlabelled volumes, helped by promptable "
-            "foundation models. Pick volumes, a few of them with a segmentation; press Train; watch loss, Dice, "
+            "foundation models. Pick volumes, a few of them with a segmentation; press <i>Start training</i>; watch loss, Dice, "
             "predictions, prompts and uncertainty while it trains; correct what is most uncertain, train on, and apply "
             "the specialist to new volumes. The training is a process of its own: it goes on when Slicer closes.</p>"
             '<p>How to: <a href="https://github.com/SemiSAMPlus/SlicerSemiSAMPlus">README</a>. From the Python console: '

@@ -54,6 +54,15 @@ def test_every_custom_widget_of_the_designer_files_is_declared(path: Path) -> No
     assert root.findtext("class") == path.stem
 
 
+def test_the_help_and_the_readme_call_the_button_as_it_is_called() -> None:
+    start = ElementTree.parse(ROOT / "SemiSAMPlus" / "Resources" / "UI" / "Training.ui").find(
+        ".//widget[@name='startButton']/property[@name='text']/string"
+    )
+    assert start is not None
+    assert f"<i>{start.text}</i>" in (ROOT / "SemiSAMPlus" / "SemiSAMPlus.py").read_text(encoding="utf-8")
+    assert f"*{start.text}*" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def _literals(node: ast.AST) -> list[str]:
     """Return the words in a value that are shown as they stand, not through ``_()``."""
     if isinstance(node, ast.Constant):
