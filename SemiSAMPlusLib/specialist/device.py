@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+from torch.nn import functional
 
 from ..errors import DeviceError
 from ..run.hardware import fast_precision
@@ -67,7 +69,8 @@ def choose_device(wanted: str, *, doing: str = "Training") -> tuple[torch.device
     """Return the device and a sentence that says which it is.
 
     Args:
-        wanted: ``auto`` takes the GPU with most free memory, else the CPU; or any name torch knows.
+        wanted: ``auto`` takes the GPU with most free memory, else the CPU, also where torch lacks operations on Apple's GPU; or any
+            name torch knows.
         doing: What it is chosen for, as the sentence begins.
 
     Raises:
@@ -77,13 +80,17 @@ def choose_device(wanted: str, *, doing: str = "Training") -> tuple[torch.device
         if torch.cuda.is_available():
             free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
             wanted = f"cuda:{free.index(max(free))}"
-        elif torch.backends.mps.is_available():
+        elif _apple_gpu_is_able():
             wanted = "mps"
         else:
-            return torch.device("cpu"), f"{doing} on the CPU ({_cpu_text()}): no GPU was found."
+            apple = torch.backends.mps.is_available()
+            why = f"torch {torch.__version__} lacks operations on Apple's GPU" if apple else "no GPU was found"
+            return torch.device("cpu"), f"{doing} on the CPU ({_cpu_text()}): {why}."
     try:
         device = torch.device(wanted)
         torch.zeros(1, device=device)
+        if device.type == "mps":
+            _try_operations(device)
     except (RuntimeError, AssertionError) as error:
         msg = f"The device '{wanted}' cannot be used ({str(error).splitlines()[0]})."
         raise DeviceError(msg, f"Choose one of: {', '.join(device_names())}.") from error
@@ -95,7 +102,36 @@ def choose_device(wanted: str, *, doing: str = "Training") -> tuple[torch.device
 def device_names() -> list[str]:
     """Return the devices that can be chosen here."""
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return [*names, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    return [*names, *(["mps"] if _apple_gpu_is_able() else []), "cpu"]
+
+
+@cache
+def _apple_gpu_is_able() -> bool:
+    """Return whether there is an Apple GPU on which this torch has the operations in three dimensions, as older ones have not."""
+    if not torch.backends.mps.is_available():
+        return False
+    try:
+        _try_operations(torch.device("mps"))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _try_operations(device: torch.device) -> None:
+    """Do once what networks and patches are made of.
+
+    Raises:
+        RuntimeError: If torch cannot do it on the device.
+    """
+    image = torch.zeros((1, 1, 4, 4, 4), device=device)
+    kernel = torch.zeros((1, 1, 2, 2, 2), device=device, requires_grad=True)
+    halved = functional.conv3d(functional.pad(image, (1, 1) * 3, mode="replicate"), kernel, stride=2)
+    restored = functional.conv_transpose3d(functional.avg_pool3d(halved, 1), kernel, stride=2)
+    enlarged = functional.interpolate(restored, (8, 8, 8), mode="trilinear")
+    enlarged.sum().backward()
+    places = torch.zeros((1, 2, 2, 2, 3), device=device)
+    for mode in ("bilinear", "nearest"):
+        functional.grid_sample(image, places, mode, "zeros", align_corners=True)
 
 
 def _cpu_text() -> str:

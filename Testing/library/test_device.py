@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from SemiSAMPlusLib.specialist.device import describe_devices, memory_in_use, usable_precision
+from SemiSAMPlusLib.errors import DeviceError
+from SemiSAMPlusLib.specialist import device as device_module
+from SemiSAMPlusLib.specialist.device import (
+    choose_device,
+    describe_devices,
+    device_names,
+    memory_in_use,
+    usable_precision,
+)
 from SemiSAMPlusLib.specialist.inference import arithmetic
 from SemiSAMPlusLib.specialist.networks import build_specialist
 from SemiSAMPlusLib.training.device import convolves_thinly
@@ -30,6 +39,48 @@ def test_gpus_come_first_the_freest_before_the_others(monkeypatch: pytest.Monkey
     found = describe_devices()
     assert [one.name for one in found] == ["cuda:1", "cuda:0", "cpu"]
     assert (found[0].title, found[0].free, found[0].total) == ("GPU 1", 7 << 30, 8 << 30)
+
+
+@pytest.fixture
+def apple_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.device]]:
+    """A GPU of Apple's of which torch says that it is there; the devices on which operations were tried."""
+    tried: list[torch.device] = []
+    real_device, real_zeros = torch.device, torch.zeros
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", lambda *size, device=None, **more: real_zeros(*size, **more))
+    monkeypatch.setattr(device_module, "_try_operations", lambda device: tried.append(real_device(device)))
+    device_module._apple_gpu_is_able.cache_clear()
+    yield tried
+    device_module._apple_gpu_is_able.cache_clear()
+
+
+def test_an_apple_gpu_is_taken_where_torch_has_the_operations(apple_gpu: list[torch.device]) -> None:
+    device, sentence = choose_device("auto")
+    assert (device.type, sentence) == ("mps", "Training on mps.")
+    assert {one.type for one in apple_gpu} == {"mps"}
+    assert device_names() == ["mps", "cpu"]
+
+
+def test_an_apple_gpu_on_which_torch_lacks_operations_is_passed_over_aloud(
+    apple_gpu: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack(device: torch.device) -> None:
+        raise NotImplementedError(
+            "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."
+        )
+
+    monkeypatch.setattr(device_module, "_try_operations", lack)
+    device, sentence = choose_device("auto")
+    assert device.type == "cpu"
+    assert f"torch {torch.__version__} lacks operations on Apple's GPU" in sentence
+    assert [one.name for one in describe_devices()] == ["cpu"]
+    with pytest.raises(DeviceError, match=r"'mps' cannot be used .*grid_sampler_3d"):
+        choose_device("mps")
+
+
+def test_what_is_tried_of_a_device_works_on_one_that_is_able() -> None:
+    device_module._try_operations(torch.device("cpu"))
 
 
 def test_memory_in_use_on_a_cpu_is_that_of_the_process() -> None:
