@@ -75,9 +75,13 @@ def _run(arguments: argparse.Namespace, labeled: int, row: str, seed: int) -> di
         if generalists:
             evaluations["alone"] = _evaluate(folder, "predictions-alone", cohort, "--no-refine")
         minutes = seconds_of_work(read_events(folder / "run" / "events.jsonl")) / 60
-        result.write_text(json.dumps({"minutes": minutes, **evaluations}))
-        print(f"{name}: {_line(labeled, row, [json.loads(result.read_text())])}", file=sys.stderr, flush=True)
-    return json.loads(result.read_text())
+        result.write_text(json.dumps({"minutes": minutes, **evaluations}), encoding="utf-8")
+        print(
+            f"{name}: {_line(labeled, row, [json.loads(result.read_text(encoding='utf-8'))])}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return json.loads(result.read_text(encoding="utf-8"))
 
 
 def _evaluate(folder: Path, name: str, cohort: Path, *flags: str) -> dict:

@@ -143,7 +143,7 @@ def _folder_of_payload(tmp_path: Path) -> tuple[Path, Path]:
     path, written = tmp_path / "model" / MODEL, tmp_path / "written"
     path.parent.mkdir(parents=True)
     torch.save({"network_weights": Payload(written)}, path)
-    (path.parents[1] / PLANS).write_text("{}")
+    (path.parents[1] / PLANS).write_text("{}", encoding="utf-8")
     return path, written
 
 
@@ -612,7 +612,9 @@ def test_it_is_made_by_name_from_a_catalog_and_a_folder_of_ones_own(
     folder = model_file.parents[1]
     files = [{"path": f"tiny/{name}", "size": 1, "sha256": _sha256(folder / name)} for name in names]
     own = tmp_path / "catalog.json"
-    own.write_text(json.dumps({"format": catalog_module.FORMAT, "generalists": [{**entry, "files": files}]}))
+    own.write_text(
+        json.dumps({"format": catalog_module.FORMAT, "generalists": [{**entry, "files": files}]}), encoding="utf-8"
+    )
     shutil.copytree(folder, tmp_path / "weights" / NAME / "tiny")
     monkeypatch.setenv("SEMISAMPLUS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SEMISAMPLUS_WEIGHTS", str(tmp_path / "weights"))

@@ -110,7 +110,7 @@ def test_files_folders_and_dicom_series(specialist: Path, tmp_path: Path) -> Non
     folder = tmp_path / "folder"
     for seed, name in enumerate(("b.nii.gz", "a.nrrd"), start=1):
         _write_image(folder / name, seed=seed)
-    (folder / "notes.txt").write_text("not a volume")
+    (folder / "notes.txt").write_text("not a volume", encoding="utf-8")
     sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkUInt8), str(folder / "a.seg.nrrd"))
     series = _write_series(tmp_path / "series 1")
     written = predict(specialist, [lone, folder, series], tmp_path / "out", device="cpu")
@@ -172,7 +172,7 @@ def test_too_few_channels_are_told(two_channels: Path, tmp_path: Path) -> None:
 def test_all_inputs_are_checked_before_the_first_is_predicted(specialist: Path, tmp_path: Path) -> None:
     good = _write_image(tmp_path / "in" / "good.nii.gz")
     (tmp_path / "in" / "empty.nii.gz").touch()
-    (tmp_path / "in" / "text.nrrd").write_text("not a volume")
+    (tmp_path / "in" / "text.nrrd").write_text("not a volume", encoding="utf-8")
     with pytest.raises(VolumeError, match="2 faults") as found:
         predict(specialist, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert "empty.nii.gz" in found.value.what
@@ -266,7 +266,7 @@ def test_predictions_may_be_made_again(specialist: Path, tmp_path: Path) -> None
 
 def test_a_run_folder_is_no_place_for_predictions(specialist: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunFolderError, match="is a run folder"):
         predict(specialist, [_write_image(tmp_path / "a.nii")], tmp_path / "run", device="cpu")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]

@@ -113,7 +113,7 @@ def test_the_job_stops_resumes_and_exports(tmp_path: Path, monkeypatch: pytest.M
     pretrain.train(run, SMALL)
     monkeypatch.setattr(JobFolder, "is_asked_to_stop", lambda _: False)
     pretrain.resume(run)
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(event["reason"], event["iteration"]) for event in events if event["event"] == "finished"] == [
         ("stopped", 1),
         ("done", 4),
@@ -128,7 +128,7 @@ def test_the_job_stops_resumes_and_exports(tmp_path: Path, monkeypatch: pytest.M
 def test_a_folder_is_begun_once_and_must_hold_this_recipe(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no such training"):
         pretrain.resume(tmp_path)
-    (tmp_path / "pretrain.json").write_text('{"structures": 2}')
+    (tmp_path / "pretrain.json").write_text('{"structures": 2}', encoding="utf-8")
     with pytest.raises(ConfigError, match="holds no such training"):
         pretrain.resume(tmp_path)
     with pytest.raises(ConfigError, match="has begun"):

@@ -222,7 +222,7 @@ def test_the_job_stops_resumes_and_exports(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(JobFolder, "is_asked_to_stop", lambda _: False)
     monkeypatch.setattr(pretrain, "_HOLD_OUT_VOLUMES", 2)
     pretrain.resume(run, cool_down_now=True)
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [event["reason"] for event in events if event["event"] == "finished"] == ["stopped", "done"]
     assert any(event["event"] == "metrics" and "corrections_3" in event["measured"] for event in events)
     pretrain.export(run, tmp_path / "weights.safetensors")
@@ -243,7 +243,7 @@ def test_gradients_of_small_regions_are_computed_in_arithmetic_that_is_right_for
 def test_a_folder_is_begun_once_and_must_hold_a_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no such training"):
         pretrain.resume(tmp_path)
-    (tmp_path / "pretrain.json").write_text("{}")
+    (tmp_path / "pretrain.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="has begun"):
         pretrain.train(tmp_path)
 

@@ -269,6 +269,25 @@ _ALL_FILES = [
 ]
 
 
+def _unnamed_encodings(source: str) -> list[int]:
+    """Return the lines where a text is read or written in whatever encoding the system has."""
+    given = {"read_text": 0, "write_text": 1}
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in given
+        and len(node.args) <= given[node.func.attr]
+        and all(keyword.arg != "encoding" for keyword in node.keywords)
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(_ALL_FILES), ids=_name)
+def test_every_text_is_read_and_written_in_a_named_encoding(path: Path) -> None:
+    assert not _unnamed_encodings(path.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("path", [path for path in sorted(_ALL_FILES) if _name(path) not in _ON_PURPOSE], ids=_name)
 def test_no_file_can_bring_code_along(path: Path) -> None:
     assert not _unsafe_loads(path.read_text(encoding="utf-8"))

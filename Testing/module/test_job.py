@@ -116,7 +116,12 @@ def test_the_library_is_found_from_anywhere(tmp_path: Path) -> None:
     environment = child_environment()
     assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
     result = subprocess.run(
-        [*library_command(), "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [*library_command(), "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert "resume" in result.stdout
 

@@ -20,7 +20,7 @@ def done(stage: Any) -> Any:
     add_volume("two")
     run = stage.logic.add_run("atrium", "done")
     run.folder.specialist.mkdir(parents=True)
-    (run.folder.specialist / "model.json").write_text("{}")
+    (run.folder.specialist / "model.json").write_text("{}", encoding="utf-8")
     stage.logic.runs_changed.emit()
     settle()
     choose(stage.find("runCombo"), "atrium")
@@ -167,7 +167,7 @@ def test_an_exported_specialist_is_chosen_by_its_folder(stage: Any, tmp_path: Pa
     (tmp_path / "exported").mkdir()
     stage.click("browseSourceButton")
     assert "holds no specialist" in stage.find("predictNote").text
-    (tmp_path / "exported" / "model.json").write_text("{}")
+    (tmp_path / "exported" / "model.json").write_text("{}", encoding="utf-8")
     stage.click("browseSourceButton")
     assert stage.find("sourceCombo").currentText == "exported"
     stage.click("predictButton")

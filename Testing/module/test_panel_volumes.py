@@ -255,7 +255,7 @@ def test_what_a_run_measures_on_a_case_reaches_the_table(stage: Any) -> None:
         (10, {"mean_uncertainty": 0.4}),
         (20, {"mean_uncertainty": 0.2, "dice": {"a": 0.8, "b": 0.9}}),
     ):
-        (folder / "about.json").write_text(json.dumps(about))
+        (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
         run.layers_written["one"] = iteration
         run.changed.emit(run)
         settle()
@@ -268,7 +268,7 @@ def test_a_broken_file_of_a_run_is_passed_over(stage: Any) -> None:
     add_volume("one")
     run = stage.logic.add_run("atrium", "running")
     run.folder.layers("one").mkdir(parents=True)
-    (run.folder.layers("one") / "about.json").write_text("{")
+    (run.folder.layers("one") / "about.json").write_text("{", encoding="utf-8")
     run.layers_written["one"] = 1
     run.changed.emit(run)
     settle()
@@ -285,7 +285,7 @@ def test_what_a_run_measured_goes_with_its_volume_and_comes_back_with_it(stage: 
     run = stage.logic.add_run("atrium", "done")
     stage.panel.state.choose_run(run)
     run.folder.layers("one").mkdir(parents=True)
-    (run.folder.layers("one") / "about.json").write_text(json.dumps({"mean_uncertainty": 0.4}))
+    (run.folder.layers("one") / "about.json").write_text(json.dumps({"mean_uncertainty": 0.4}), encoding="utf-8")
     run.layers_written["one"] = 10
     run.changed.emit(run)
     assert [row.uncertainty for row in stage.logic.cases.rows()] == [0.4]
@@ -315,7 +315,7 @@ def test_what_a_run_measured_on_a_file_stands_in_its_row(stage: Any, tmp_path: P
     run = stage.logic.add_run("atrium", "running")
     run.image_of = lambda case: image
     run.folder.layers("one").mkdir(parents=True)
-    (run.folder.layers("one") / "about.json").write_text(json.dumps({"mean_uncertainty": 0.4}))
+    (run.folder.layers("one") / "about.json").write_text(json.dumps({"mean_uncertainty": 0.4}), encoding="utf-8")
     run.layers_written["one"] = 10
     run.changed.emit(run)
     assert [row.uncertainty for row in stage.logic.cases.rows()] == [0.4]

@@ -234,7 +234,7 @@ def test_the_real_child_process_refuses_what_is_no_file_of_weights(scene: Any, t
     from stage import Stage, settle
 
     file = tmp_path / "Gewichte ä.pth"
-    file.write_text("<html>not found</html>")
+    file.write_text("<html>not found</html>", encoding="utf-8")
     the_stage = Stage(tmp_path / "runs", jobs=ChildJob)
     select(the_stage, "sam-med3d")
     conversation.answers.append(str(file))
