@@ -56,7 +56,7 @@ def methods() -> list[tuple[str, str, str]]:
         (
             "supervised",
             _("Supervised"),
-            _("Learns from the labelled cases alone; often the best choice with more than a few."),
+            _("Learns from the labelled cases alone: for cohorts in which all are labelled."),
         ),
     ]
 
