@@ -19,7 +19,7 @@ from .run import Run
 from .runs import specialist_in
 from .state import PanelState
 from .text import _
-from .widgets import Later, fill_combo, fit_height, load_ui, say, set_path, show, time_text
+from .widgets import Later, connect_path, fill_combo, fit_height, load_ui, say, set_path, show, time_text
 
 _ROWS_SHOWN, _ROW_HEIGHT = 5, 20
 
@@ -46,8 +46,8 @@ class ApplySection:
         ui.browseSourceButton.connect("clicked(bool)", self._browse)
         ui.volumesRadio.connect("toggled(bool)", lambda on: self._choose_target(not on))
         ui.volumesList.connect("itemChanged(QListWidgetItem*)", self._check)
-        ui.inputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._choose_path("inputFolder", path))
-        ui.outputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._choose_path("outputFolder", path))
+        connect_path(ui.inputFolderEdit, lambda path: self._choose_path("inputFolder", path))
+        connect_path(ui.outputFolderEdit, lambda path: self._choose_path("outputFolder", path))
         ui.refineCheck.connect("toggled(bool)", self._choose_refining)
         ui.predictButton.connect("clicked(bool)", self._predict)
         ui.cancelPredictButton.connect("clicked(bool)", self._cancel)

@@ -17,7 +17,7 @@ from .run import Run
 from .settings import training_config
 from .state import PanelState
 from .text import _
-from .widgets import Later, ask, fill_combo, load_ui, open_file, say, set_path, show, time_text
+from .widgets import Later, ask, connect_path, fill_combo, load_ui, open_file, say, set_path, show, time_text
 
 _LINES_SHOWN = 5
 
@@ -43,7 +43,7 @@ class TrainingSection:
         ui.runMenuButton.setMenu(self._make_menu())
         ui.runCombo.connect("activated(int)", self._choose_run)
         ui.nameEdit.connect("textChanged(QString)", lambda text: self.state.set("runName", text))
-        ui.runsFolderEdit.connect("currentPathChanged(QString)", self._choose_folder)
+        connect_path(ui.runsFolderEdit, self._choose_folder)
         ui.startButton.connect("clicked(bool)", lambda *_args: self.start())
         ui.stopButton.connect("clicked(bool)", self._stop)
         ui.resumeButton.connect("clicked(bool)", self._resume)

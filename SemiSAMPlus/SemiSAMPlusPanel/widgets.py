@@ -148,6 +148,13 @@ def set_path(edit: Any, path: str) -> None:
         edit.blockSignals(was_blocked)
 
 
+def connect_path(edit: Any, changed: Callable[[str], Any]) -> None:
+    """Call a function with the path that a path editor has now, whenever it is another one, nothing included."""
+    edit.connect("currentPathChanged(QString)", changed)
+    # An empty line is no valid path to the editor, and of those it says no more than that.
+    edit.connect("validInputChanged(bool)", lambda valid: None if valid else changed(edit.currentPath))
+
+
 def fit_height(view: Any, rows: int, row_height: int, *, header: int = 0) -> None:
     """Make a list or table just high enough for so many rows."""
     height = rows * row_height + header + 2 * view.frameWidth

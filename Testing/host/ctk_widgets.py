@@ -255,7 +255,7 @@ class PathLineEdit:
         QtWidgets.QWidget.__init__(
             self, *[argument for argument in arguments if isinstance(argument, QtWidgets.QWidget)]
         )
-        self._line = QtWidgets.QLineEdit()
+        self._line, self._is_valid = QtWidgets.QLineEdit(), False
         button = QtWidgets.QToolButton()
         button.setText("…")
         button.clicked.connect(lambda: self.browse())
@@ -273,7 +273,12 @@ class PathLineEdit:
         self._browse_button.setVisible(shown)
 
     def _changed(self, path: str) -> None:
-        self.currentPathChanged.emit(path)
+        # The real one takes any text but none for valid, and tells the path only while it is valid.
+        was_valid, self._is_valid = self._is_valid, bool(path)
+        if self._is_valid:
+            self.currentPathChanged.emit(path)
+        if self._is_valid != was_valid:
+            self.validInputChanged.emit(self._is_valid)
 
     def setCurrentPath(self, path: str) -> None:
         self._line.setText(path)

@@ -159,6 +159,19 @@ def test_path_line_and_directory_button_take_the_prepared_answer(tmp_path):
     assert len(seen) == 3, "no answer is a refusal"
 
 
+def test_a_path_line_that_is_emptied_tells_only_that_it_is_not_valid():
+    import ctk
+
+    line, seen = ctk.ctkPathLineEdit(), []
+    line.connect("currentPathChanged(QString)", seen.append)
+    line.connect("validInputChanged(bool)", seen.append)
+    line.currentPath = "/a"
+    line.currentPath = "/ab"
+    line.currentPath = ""
+    line.currentPath = "/c"
+    assert seen == ["/a", True, "/ab", False, "/c", True]
+
+
 def test_checkable_combo_box():
     import ctk
     import qt

@@ -67,6 +67,17 @@ def test_a_folder_is_segmented_into_another(stage: Any, done: Any, tmp_path: Pat
     assert (asked.volumes, asked.output) == ([tmp_path / "in"], tmp_path / "out")
 
 
+def test_a_folder_that_is_emptied_is_not_written_to(stage: Any, done: Any, tmp_path: Path) -> None:
+    stage.click("folderRadio")
+    stage.find("inputFolderEdit").currentPath = str(tmp_path)
+    stage.find("outputFolderEdit").currentPath = str(tmp_path / "out")
+    assert stage.find("predictButton").enabled
+    stage.find("outputFolderEdit").currentPath = ""
+    assert stage.parameters.outputFolder == ""
+    assert not stage.find("predictButton").enabled
+    assert "write to" in stage.find("predictNote").text
+
+
 def test_progress_cancel_and_the_end_are_shown(stage: Any, done: Any) -> None:
     from stage import settle
 

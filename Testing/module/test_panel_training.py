@@ -249,6 +249,9 @@ def test_another_folder_of_runs_is_remembered(stage: Any, tmp_path: Path) -> Non
     stage.find("runsFolderEdit").currentPath = str(tmp_path / "andere Läufe")
     assert stage.parameters.runsFolder == str(tmp_path / "andere Läufe")
     assert stage.logic.runs_folder == tmp_path / "andere Läufe"
+    stage.find("runsFolderEdit").currentPath = ""
+    assert stage.parameters.runsFolder == ""
+    assert stage.logic.runs_folder == stage.logic.default_folder
 
 
 def test_closing_the_scene_keeps_watching_what_trains(stage: Any) -> None:
