@@ -73,6 +73,8 @@ class SemiSAMPlusWidget(ScriptedLoadableModuleWidget):
         from SemiSAMPlusPanel.widget import PanelWidget
 
         self.panel = PanelWidget(self.layout, self.logic, self.logic.getParameterNode)
+        if getattr(self.parent, "isEntered", False):  # Reloaded while it is shown: nobody enters it then.
+            self.enter()
 
     def enter(self) -> None:
         """Look again what may have changed while another module was shown."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,37 @@ def test_unloaded_it_observes_and_calls_nothing(stage: Any) -> None:
     add_volume("later")
     settle()
     assert stage.find("volumesTable").rowCount == rows
+
+
+@pytest.fixture
+def our_modules() -> Iterator[None]:
+    """Keep what was imported of ours: other tests know its classes."""
+
+    def ours() -> dict[str, Any]:
+        tops = ("SemiSAMPlus", "SemiSAMPlusPanel", "SemiSAMPlusLib")
+        return {name: module for name, module in sys.modules.items() if name.split(".")[0] in tops}
+
+    before = ours()
+    yield
+    for name in ours():
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def test_reloaded_while_it_is_shown_it_works_on(scene: Any, our_modules: None) -> None:
+    import host
+    import slicer
+
+    opened = host.load_module(ROOT / "SemiSAMPlus")
+    assert opened.widget.panel._timer.active
+    opened.widget.onReload()
+    again = slicer.util.getModuleWidget("SemiSAMPlus")
+    assert again is not opened.widget
+    assert again.panel._timer.active, "nobody enters a module that is shown already"
+    slicer.util.selectModule("Segmentations")
+    assert not again.panel._timer.active
+    again.onReload()
+    assert not slicer.util.getModuleWidget("SemiSAMPlus").panel._timer.active
 
 
 def test_nothing_that_is_chosen_by_name_is_lost_when_the_panel_is_left_and_entered(stage: Any) -> None:
