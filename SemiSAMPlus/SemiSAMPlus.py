@@ -18,6 +18,11 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 
+if sys.version_info < (3, 11):  # noqa: UP036 (an older Slicer would only say which name it cannot import)
+    _found = ".".join(map(str, sys.version_info[:2]))
+    _msg = f"SemiSAMPlus needs Slicer 5.10 or later: this Slicer has Python {_found}, expected 3.11 or later."
+    raise ImportError(_msg)
+
 if importlib.util.find_spec("SemiSAMPlusLib") is None:
     # In a source tree the library lies beside the module's folder, and Slicer has only that on its path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

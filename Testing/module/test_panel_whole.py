@@ -210,6 +210,14 @@ def our_modules() -> Iterator[None]:
     sys.modules.update(before)
 
 
+def test_an_older_slicer_is_told_which_one_is_needed(scene: Any, our_modules: None, monkeypatch: Any) -> None:
+    import host
+
+    monkeypatch.setattr(sys, "version_info", (3, 9, 10, "final", 0))
+    with pytest.raises(ImportError, match=r"needs Slicer 5\.10 or later: this Slicer has Python 3\.9"):
+        host.load_module(ROOT / "SemiSAMPlus")
+
+
 def test_reloaded_while_it_is_shown_it_works_on(scene: Any, our_modules: None) -> None:
     import host
     import slicer
