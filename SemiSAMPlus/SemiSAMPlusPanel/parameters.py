@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Any
 
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
@@ -62,3 +62,11 @@ class Parameters:
     appliesToFolder: bool = False  # noqa: N815
     inputFolder: str = ""  # noqa: N815
     outputFolder: str = ""  # noqa: N815
+
+
+def parameters_of(node: Any) -> Parameters:
+    """Return what a parameter node says; a choice that this version does not know becomes the default."""
+    # Slicer refuses the whole node for it, and a scene that another version saved must still open.
+    if node.HasParameter("quality") and node.GetParameter("quality") not in Quality.__members__:
+        node.UnsetParameter("quality")
+    return Parameters(node)

@@ -16,7 +16,7 @@ from .job import ChildJob
 from .layers_section import LayersSection
 from .logic import ModuleLogic
 from .method_section import MethodSection
-from .parameters import Parameters
+from .parameters import parameters_of
 from .seams import JobStarter
 from .setup_section import SetupSection
 from .state import PanelState
@@ -48,7 +48,7 @@ class PanelWidget(VTKObservationMixin):
     ) -> None:
         VTKObservationMixin.__init__(self)
         self._parameter_node = parameter_node
-        parameters = Parameters(parameter_node())
+        parameters = parameters_of(parameter_node())
         logic.parameters = parameters
         self.state = PanelState(logic, parameters, slicer.mrmlScene, start_job)
         self.widget, self.ui = load_ui("SemiSAMPlus", place)
@@ -120,7 +120,7 @@ class PanelWidget(VTKObservationMixin):
 
     def restore(self) -> None:
         """Take over the parameters of the present scene; a closed scene has new ones."""
-        self.state.restore(Parameters(self._parameter_node()))
+        self.state.restore(parameters_of(self._parameter_node()))
         self._figures.read_again(self.state.run)
 
     def _open_sections(self, *_args: object) -> None:

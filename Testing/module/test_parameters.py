@@ -40,6 +40,23 @@ def test_what_is_remembered_survives_saving_and_loading_the_scene(scene: Any, tm
     assert again.generalists == ["sam-med3d-turbo"]
 
 
+def test_a_scene_that_a_later_version_saved_opens(scene: Any, tmp_path: Any) -> None:
+    import slicer
+    from SemiSAMPlusPanel.parameters import Parameters, Quality
+    from stage import Stage, parameter_node
+
+    Parameters(parameter_node()).runName = "Vorhof"
+    parameter_node().SetParameter("quality", "OVERNIGHT")
+    path = tmp_path / "scene.mrml"
+    slicer.util.saveScene(str(path))
+    scene.Clear(False)
+    slicer.util.loadScene(str(path))
+    stage = Stage(tmp_path / "runs")
+    assert (stage.parameters.quality, stage.parameters.runName) == (Quality.STANDARD, "Vorhof")
+    assert stage.find("qualityCombo").currentText.startswith("Standard")
+    stage.close()
+
+
 def test_defaults_of_the_panel_are_those_of_the_library(scene: Any) -> None:
     from SemiSAMPlusPanel.parameters import Parameters
     from SemiSAMPlusPanel.settings import MINUTES, training_config
