@@ -195,16 +195,15 @@ def _bound_signal(obj: QtCore.QObject, signature: str) -> tuple[QtCore.SignalIns
 
 
 def _number_of_arguments(receiver: Callable[..., Any]) -> int | None:
-    """Return how many arguments the receiver takes by position, None where any number will do."""
-    try:
-        parameters = inspect.signature(receiver).parameters.values()
-    except (TypeError, ValueError):
+    """Return how many arguments the receiver takes by position, None where it is given all.
+
+    Only functions and methods are looked into: a ``functools.partial``, or an object with ``__call__``, is given all.
+    """
+    is_method = inspect.ismethod(receiver)
+    function: Any = receiver.__func__ if is_method else receiver
+    if not inspect.isfunction(function) or function.__code__.co_flags & inspect.CO_VARARGS:
         return None
-    if any(parameter.kind == parameter.VAR_POSITIONAL for parameter in parameters):
-        return None
-    return sum(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
-    )
+    return function.__code__.co_argcount - is_method
 
 
 def _connect(self: QtCore.QObject, signal: str, receiver: Any, slot: str | None = None, *_: Any) -> bool:

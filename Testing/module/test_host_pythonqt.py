@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 pytestmark = pytest.mark.usefixtures("qt_app")
@@ -77,6 +79,27 @@ def test_signals_connect_by_signature_and_pass_what_the_receiver_takes():
     assert button.connect("clicked()", lambda *arguments: seen.append(arguments))
     button.click()
     assert seen == [True, "no argument wanted", ()]
+
+
+def test_only_functions_and_methods_are_spared_arguments_that_they_do_not_take(capfd):
+    import qt
+
+    seen = []
+
+    class Receiver:
+        def __call__(self):
+            seen.append("called")
+
+        def method(self):
+            seen.append("method")
+
+    button = qt.QPushButton()
+    button.connect("clicked(bool)", Receiver().method)
+    button.connect("clicked(bool)", Receiver())
+    button.connect("clicked(bool)", functools.partial(lambda: seen.append("partial")))
+    button.click()
+    assert seen == ["method"]
+    assert capfd.readouterr().err.count("TypeError") == 2
 
 
 def test_connections_end():
