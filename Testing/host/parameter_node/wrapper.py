@@ -103,7 +103,7 @@ class _Wrapper:
         return self.allParameters[name]
 
     def connectGui(self, gui: Any) -> int:
-        """Join every widget that names a parameter; return the tag that ends it. (Slicer 5.10 returns no tag.)"""
+        """Join every widget that names a parameter; return the tag that ends it. (Slicers before 5.10 return none.)"""
         widgets = gui.findChildren(QtWidgets.QWidget) if isinstance(gui, QtWidgets.QWidget) else vars(gui).values()
         named = {widget.property(SlicerParameterNamePropertyName): widget for widget in widgets}
         return self.connectParametersToGui({name: widget for name, widget in named.items() if name})
