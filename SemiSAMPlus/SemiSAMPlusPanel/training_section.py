@@ -335,11 +335,18 @@ def _state_text(run: Run) -> tuple[str, Any]:
         ),
         "stopping": (_("Stopping after the step in work …"), "warning"),
         "stopped": (
-            _("Stopped. Resume goes on from the last checkpoint.") if run.can_resume else _("Stopped before it began."),
+            _("Stopped. Resume goes on from the last checkpoint.")
+            if run.can_resume
+            else _("Stopped before it began. To start again, choose the run 'New training'."),
             "warning",
         ),
         "done": (_("Done. Look at the layers, or apply the specialist."), "good"),
-        "failed": (_("Failed."), "error"),
+        "failed": (
+            _("Failed. Resume goes on from the last checkpoint.")
+            if run.can_resume
+            else _("Failed. To start again, choose the run 'New training'."),
+            "error",
+        ),
         "unfinished": (
             _("Ended without a word, perhaps with the computer. Resume goes on from the last checkpoint."),
             "warning",

@@ -190,6 +190,19 @@ def test_an_error_shows_its_sentence_remedy_and_log(stage: Any, monkeypatch: Any
     assert opened == [tmp_path / "log.txt"]
 
 
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_it_says_how_to_go_on_after_what_failed_or_was_stopped(stage: Any, state: str) -> None:
+    from stage import settle
+
+    run = watch(stage, state)
+    assert "Resume" in stage.find("stateLabel").text
+    run.has_begun = False
+    run.changed.emit(run)
+    settle()
+    assert shown(stage, *BUTTONS) == [False, False, False]
+    assert stage.find("runCombo").itemText(0) in stage.find("stateLabel").text
+
+
 def test_runs_are_found_and_named_with_their_state(stage: Any) -> None:
     from stage import settle
 
