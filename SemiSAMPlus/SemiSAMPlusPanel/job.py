@@ -304,6 +304,36 @@ def wait_a_little(seconds: float = 0.02) -> None:
     time.sleep(seconds)
 
 
+class SlicerClosing:
+    """Tells whether the user has closed Slicer since this was made.
+
+    Slicer ends only when whoever waits has returned: until then it would live on without a window.
+    """
+
+    def __init__(self) -> None:
+        self._had_window = _has_main_window()
+
+    def refuse_to_wait(self) -> None:
+        """Let a script that waits go on no more where Slicer is being closed.
+
+        Raises:
+            SemiSAMPlusError: If Slicer is being closed.
+        """
+        if self._had_window and not _has_main_window():
+            what = _("Slicer is being closed, and what was waited for is not done yet.")
+            raise SemiSAMPlusError(what, _("A training that has begun goes on; logic.runs() finds it again."))
+
+
+def _has_main_window() -> bool:
+    """Return whether there is a main window that is not hidden, as a closed one is; a minimized one is there."""
+    if _application() is None:
+        return False
+    import slicer
+
+    window = slicer.util.mainWindow()
+    return window is not None and not window.isHidden()
+
+
 def _application() -> Any | None:
     try:
         import slicer

@@ -17,7 +17,7 @@ from SemiSAMPlusLib.run.folder import safe_id
 
 from .cases import LAYER_ATTRIBUTE
 from .export import image_file
-from .job import OUTPUT_FILE, wait_a_little
+from .job import OUTPUT_FILE, SlicerClosing, wait_a_little
 from .nodes import load_segmentation
 from .seams import Job, JobStarter
 from .signals import Signal
@@ -147,12 +147,14 @@ class Prediction:
             timeout: Return after so many seconds at the latest.
 
         Raises:
-            SemiSAMPlusError: If it failed.
+            SemiSAMPlusError: If it failed, or the user closes Slicer meanwhile.
         """
         until = None if timeout is None else time.monotonic() + timeout
+        closing = SlicerClosing()
         while self.is_active and (until is None or time.monotonic() < until):
             self.poll()
             wait_a_little(0.0 if self.is_hurried else 0.05)
+            closing.refuse_to_wait()
         if self.error is not None:
             raise SemiSAMPlusError(self.error[0], self.error[1])
         return self

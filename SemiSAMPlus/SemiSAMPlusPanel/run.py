@@ -22,7 +22,7 @@ from SemiSAMPlusLib.run.folder import RunFolder
 
 from .export import IDENTITY_ATTRIBUTE, CohortExport, remove_export
 from .geometry import geometry_of, geometry_of_file
-from .job import OUTPUT_FILE, WatchedJob, wait_a_little
+from .job import OUTPUT_FILE, SlicerClosing, WatchedJob, wait_a_little
 from .runs import is_run_folder, run_name, summarize
 from .seams import Job, JobStarter
 from .signals import Signal
@@ -167,12 +167,14 @@ class Run:
             timeout: Return after so many seconds at the latest, whatever the run does.
 
         Raises:
-            SemiSAMPlusError: If the training failed.
+            SemiSAMPlusError: If the training failed, or the user closes Slicer meanwhile.
         """
         until = None if timeout is None else time.monotonic() + timeout
+        closing = SlicerClosing()
         while self.needs_polling and (until is None or time.monotonic() < until):
             self.poll()
             wait_a_little(0.0 if self.is_hurried else 0.05)
+            closing.refuse_to_wait()
         if self.error is not None and self.state in ("failed", "unfinished"):
             raise SemiSAMPlusError(self.error[0], self.error[1])
         return self

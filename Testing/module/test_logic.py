@@ -406,6 +406,31 @@ def test_wait_returns_when_its_time_is_over(world: World) -> None:
     assert run.state == "running"
 
 
+@pytest.mark.parametrize("what", ["run", "prediction"])
+def test_who_waits_lets_go_when_slicer_is_closed(world: World, what: str) -> None:
+    import qt
+    import slicer
+
+    if what == "run":
+        waiting, job = world.started()
+        job.begin()
+    else:
+        waiting = world.logic.start_prediction(finished_run(world), world.volumes)
+    window = slicer.app.host_main_window()
+    window.show()
+    window.showMinimized()
+    waiting.wait(timeout=0.2)  # It is there all the same.
+    timer = qt.QTimer()
+    timer.connect("timeout()", lambda: window.close())
+    timer.start(100)
+    with pytest.raises(SemiSAMPlusError, match="is being closed") as raised:
+        waiting.wait(timeout=10)
+    assert "goes on" in raised.value.remedy
+    assert not world.starter.last.stopped
+    assert not world.starter.last.killed
+    waiting.wait(timeout=0.1)  # Where there was no window from the first, none is missed.
+
+
 def test_wait_needs_nobody_who_ticks(world: World) -> None:
     world.starter.on_start = lambda job: (job.begin(), job.end())
     run = world.train()
