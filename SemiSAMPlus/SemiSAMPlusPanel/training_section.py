@@ -160,7 +160,8 @@ class TrainingSection:
         text = "\n".join(list(run.messages)[-_LINES_SHOWN:])
         if ui.logText.plainText != text:
             ui.logText.plainText = text
-            ui.logText.verticalScrollBar().setValue(ui.logText.verticalScrollBar().maximum)
+            ui.logText.moveCursor(qt.QTextCursor.End)
+            ui.logText.ensureCursorVisible()  # The scroll bar's maximum would leave an empty line below the last.
 
     def _show_progress(self, run: Run) -> None:
         bar = self.ui.trainingProgress
