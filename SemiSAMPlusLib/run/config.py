@@ -16,6 +16,9 @@ Intensity = Literal["auto", "ct", "mr", "pet"]
 InitialWeights = Literal["pretrained", "random"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
+#: The seed of a step is a multiple of this one, and seeds of torch have 64 bits.
+_GREATEST_SEED = 10**12
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -33,7 +36,7 @@ class TrainingConfig:
         device: auto, cpu, cuda, cuda:1, mps, ...
         precision: Of the network's arithmetic; auto takes bfloat16 where the device computes it in hardware.
         threads: CPU threads to compute with; all cores where not given.
-        seed: On CPU the seed fixes the result.
+        seed: On CPU the seed fixes the result; 0 to 10¹².
         spacing: Isotropic voxel size in mm to work in.
         patch: Size of the patches along z y x, in voxels of that spacing.
         batch: Labelled patches, and as many unlabelled ones, in a step.
@@ -131,6 +134,8 @@ class TrainingConfig:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 _refuse(name, getattr(self, name), f"{least} or more")
+        if self.seed > _GREATEST_SEED:
+            _refuse("seed", self.seed, f"{_GREATEST_SEED} or less")
         if self.iterations is not None and self.iterations < 1:
             _refuse("iterations", self.iterations, "1 or more")
         for name in ("temperature", "cache_gb"):

@@ -334,6 +334,7 @@ def test_settings_may_come_from_a_file_and_flags_go_before_them(place: Path, tmp
         ('{"iterations": true}', "'iterations' is True, expected a whole number"),
         ('{"spacing": NaN}', "'spacing' is nan, expected a number"),
         ('{"seed": -1}', "'seed' is -1, expected 0 or more."),
+        ('{"seed": 20261231235959}', "'seed' is 20261231235959, expected 1000000000000 or less."),
         ('{"size": "huge"}', "'size' is 'huge', expected one of 'auto', 'small', 'medium', 'large'."),
         ('{"intensity": "xray"}', "'intensity' is 'xray', expected one of 'auto', 'ct', 'mr', 'pet'."),
         ('{"generalists": "random-walker"}', "'random-walker', expected a list, in it text each."),
