@@ -25,7 +25,8 @@ def fast_precision(device: torch.device, *, thin: bool = False) -> str:
     import torch
 
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+        with torch.cuda.device(device):  # torch answers for the current GPU, and a computer may have several kinds.
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     names = (_AMX,) if thin else (_AMX, _AVX512)
     has_bfloat16 = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
     return "bfloat16" if has_bfloat16 else "float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -120,11 +121,21 @@ def test_a_torch_that_knows_neither_instruction_set_computes_in_float32(monkeypa
     assert usable_precision(torch.device("cpu"), "auto") == "float32"
 
 
-@pytest.mark.parametrize(("hardware", "fast"), [(True, "bfloat16"), (False, "float16")])
-def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch: pytest.MonkeyPatch, hardware: bool, fast: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: hardware)
-    assert usable_precision(torch.device("cuda"), "auto") == fast
-    assert usable_precision(torch.device("cuda"), "float16") == "float16"
+@pytest.mark.parametrize("new", ["cuda:0", "cuda:1"])
+def test_each_gpu_computes_in_what_its_own_hardware_is_fast_in(monkeypatch: pytest.MonkeyPatch, new: str) -> None:
+    current = ["cuda:0"]
+
+    @contextmanager
+    def made_current(device: torch.device) -> Iterator[None]:
+        before, current[0] = current[0], str(device)
+        yield
+        current[0] = before
+
+    monkeypatch.setattr(torch.cuda, "device", made_current)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: current[0] == new)
+    for name in ("cuda:0", "cuda:1"):
+        assert usable_precision(torch.device(name), "auto") == ("bfloat16" if name == new else "float16")
+        assert usable_precision(torch.device(name), "float16") == "float16"
 
 
 @pytest.mark.parametrize(
