@@ -15,12 +15,12 @@ from ..cohort.inputs import check_inputs, find_inputs, raise_faults
 from ..cohort.outputs import PREDICTIVE_ENTROPY, REFINED_ENTROPY, write_segmentation, write_uncertainty
 from ..collaboration.collaboration import Collaboration
 from ..collaboration.refinement import refiner, trusted_collaboration
-from ..errors import ConfigError, RunFolderError, SemiSAMPlusError, VolumeError
+from ..errors import ConfigError, DeviceError, RunFolderError, SemiSAMPlusError, VolumeError
 from ..run import events as kinds
 from ..run.events import EventWriter
 from ..run.folder import JobFolder, RunFolder, safe_id
-from ..specialist.device import choose_device
-from ..specialist.specialist import Specialist
+from ..specialist.device import choose_device, is_out_of_memory
+from ..specialist.specialist import Prediction, Specialist
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,8 @@ def predict(
         VolumeError: If an image is missing, cannot be read or has other channels, or a prediction would take the place
             of something that is no prediction, or of another one.
         RunFolderError: If another job works in ``output``, or it is a run folder.
-        SemiSAMPlusError: If the device cannot be used.
+        DeviceError: If the device cannot be used, or has too little memory for a case.
+        ConfigError: If the format is none of these.
     """
     if format not in get_args(Format):
         msg = f"The format is '{format}', expected {' or '.join(get_args(Format))}."
@@ -126,7 +127,7 @@ def _predict_all(
     for done, (case, target) in enumerate(zip(cases, targets, strict=True)):
         if folder.is_asked_to_stop():
             return list(targets[:done])
-        predicted = specialist.predict(case.images, name=case.name, refine=refine)
+        predicted = _predict_one(specialist, refine, case)
         beside = _uncertainty_of(target) if uncertainty else None
         # Said before, so that whatever ends it amid writing, the next prediction may replace what is there.
         events.write(kinds.WRITES, files=[path.name for path in (target, beside) if path is not None])
@@ -145,6 +146,19 @@ def _predict_all(
             file=target.name,
         )
     return list(targets)
+
+
+def _predict_one(
+    specialist: Specialist, refine: Callable[[PreparedCase, torch.Tensor], torch.Tensor] | None, case: Case
+) -> Prediction:
+    try:
+        return specialist.predict(case.images, name=case.name, refine=refine)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        msg = f"{case.name}: does not fit on {specialist.device}: its prediction ran out of memory."
+        elsewhere = "" if specialist.device.type == "cpu" else ", predict with --device cpu,"
+        raise DeviceError(msg, f"Close what else uses memory{elsewhere} or crop the volume.") from error
 
 
 @contextmanager

@@ -11,6 +11,10 @@ from torch.nn import functional
 from ..errors import DeviceError
 from ..run.hardware import fast_precision
 
+#: What torch says where memory ran out, in errors that are no more than a RuntimeError: on a CPU under Linux and macOS, and
+#: under Windows; on Apple's GPU; and in the libraries that it computes with on NVIDIA's.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
 
 @dataclass(frozen=True)
 class DeviceFacts:
@@ -97,6 +101,13 @@ def choose_device(wanted: str, *, doing: str = "Training") -> tuple[torch.device
     if device.type == "cuda":
         return device, f"{doing} on the GPU {torch.cuda.get_device_name(device)} ({device})."
     return device, f"{doing} on {device}" + (f" ({_cpu_text()})." if device.type == "cpu" else ".")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, the computer's or a GPU's; torch has not one class for all of them."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def device_names() -> list[str]:

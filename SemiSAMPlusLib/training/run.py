@@ -29,7 +29,7 @@ from ..run import events as kinds
 from ..run.config import TrainingConfig
 from ..run.events import EventWriter
 from ..run.folder import RunFolder
-from ..specialist.device import choose_device, usable_precision
+from ..specialist.device import choose_device, is_out_of_memory, usable_precision
 from ..specialist.methods import find_method
 from ..specialist.networks import build_specialist, patch_step
 from ..specialist.pretrained.weights import WEIGHTS as PRETRAINED
@@ -189,7 +189,7 @@ def _working(folder: RunFolder, settled: Settled, observer: Observer | None) -> 
     try:
         yield events
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             _log_unforeseen(folder, error, events)
             raise
         known = out_of_memory(settled.device, settled.plan.patch, settled.config.batch, "ran out of memory")
@@ -204,11 +204,6 @@ def _working(folder: RunFolder, settled: Settled, observer: Observer | None) -> 
     finally:
         events.close()
         folder.release()
-
-
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Tell torch's errors of memory from others: on a CPU it has no class of its own for them."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _log_unforeseen(folder: RunFolder, error: Exception, events: EventWriter) -> None:

@@ -15,6 +15,7 @@ from SemiSAMPlusLib.specialist.device import (
     choose_device,
     describe_devices,
     device_names,
+    is_out_of_memory,
     memory_in_use,
     usable_precision,
 )
@@ -100,6 +101,26 @@ def test_memory_in_use_on_a_gpu_is_asked_without_waiting_for_it(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("it waits for the device"))
     used = memory_in_use(torch.device("cuda:0"))
     assert (used["gpu_gb"], used["gpu_total_gb"]) == (3.0, 80.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 7.64 GiB, max allowed: 9.07 GiB)."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_memory_that_ran_out_is_known_on_every_system(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+def test_other_errors_are_no_want_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 @pytest.mark.parametrize(("amx", "avx512"), [(True, True), (True, False), (False, True), (False, False)])

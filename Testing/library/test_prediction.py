@@ -17,7 +17,7 @@ from SemiSAMPlusLib.cohort.intensity import Normalization
 from SemiSAMPlusLib.cohort.outputs import read_classes, read_segmentation, read_uncertainty
 from SemiSAMPlusLib.cohort.plan import Plan
 from SemiSAMPlusLib.cohort.volume import Grid, read_image
-from SemiSAMPlusLib.errors import ConfigError, RunFolderError, SemiSAMPlusError, VolumeError, WeightsError
+from SemiSAMPlusLib.errors import ConfigError, DeviceError, RunFolderError, SemiSAMPlusError, VolumeError, WeightsError
 from SemiSAMPlusLib.evaluation.prediction import predict
 from SemiSAMPlusLib.run.folder import JobFolder, RunFolder
 from SemiSAMPlusLib.specialist.networks import build_specialist
@@ -246,6 +246,21 @@ def test_a_prediction_that_failed_amid_writing_may_be_made_again(
             predict(specialist, [image], tmp_path / "out", uncertainty=True, device="cpu")
     (written,) = predict(specialist, [image], tmp_path / "out", uncertainty=True, device="cpu")
     assert written.exists()
+
+
+def test_a_case_that_does_not_fit_into_memory_is_told(
+    specialist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory")
+
+    monkeypatch.setattr(Specialist, "probabilities", run_out)
+    image = _write_image(tmp_path / "in" / "large.nii.gz")
+    with pytest.raises(DeviceError, match="large: does not fit on cpu") as caught:
+        predict(specialist, [image], tmp_path / "out", device="cpu")
+    assert "--device cpu" not in caught.value.remedy
+    (told,) = [event for event in JobFolder(tmp_path / "out").events() if event["event"] == "error"]
+    assert (told["what"], told["remedy"]) == (caught.value.what, caught.value.remedy)
 
 
 def test_two_predictions_of_one_file_are_refused(specialist: Path, tmp_path: Path) -> None:
