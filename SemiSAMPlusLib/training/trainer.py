@@ -357,7 +357,7 @@ class Trainer:
         self.method.teacher.load_state_dict(state)
 
     def export(self) -> Specialist:
-        """Write specialist/: the best on held-out cases, or the last where none were held out.
+        """Write specialist/: the best on held-out cases, or the last where none were held out or these show no structure.
 
         Trust in generalists is measured beside the one that is written, since predictions are refined by it.
         """
@@ -394,12 +394,13 @@ class Trainer:
         cases = (self.cache.get(case, with_label=True) for case in held_out or settled.cohort.labeled)
         dice = validate(self.specialist(), cases)
         mean = mean_dice(dice)
-        better = bool(held_out) and mean > self.best_dice
+        better = False
+        if held_out and mean is not None:  # Cases that show no structure choose nothing.
+            better = mean > self.best_dice
+            self.best_dice = max(mean, self.best_dice)
+            self.validations_since_best = 0 if better else self.validations_since_best + 1
         if better:
-            self.best_dice, self.validations_since_best = mean, 0
             self.specialist().save(self.folder.checkpoints / "best")
-        else:
-            self.validations_since_best += 1
         self.events.write(
             kinds.METRICS,
             iteration=self.iteration,

@@ -24,9 +24,10 @@ def validate(specialist: Specialist, cases: Iterable[PreparedCase]) -> dict[str,
     return {name: round(float(np.mean(values)), 5) if values else None for name, values in scores.items()}
 
 
-def mean_dice(dice: dict[str, float | None]) -> float:
-    """Return the mean over the classes that have a Dice."""
-    return float(np.mean([value for value in dice.values() if value is not None] or [0.0]))
+def mean_dice(dice: dict[str, float | None]) -> float | None:
+    """Return the mean over the classes that have a Dice, None where none has: then it says nothing of a specialist."""
+    known = [value for value in dice.values() if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def dice_on(label: torch.Tensor, probabilities: torch.Tensor, specialist: Specialist) -> dict[str, float]:

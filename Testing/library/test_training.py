@@ -734,6 +734,16 @@ def test_without_held_out_cases_the_last_is_kept_and_it_is_said(cohort: Cohort, 
     assert any("No cases are held out" in event["text"] for event in _events(run, "message"))
 
 
+def test_held_out_cases_that_show_no_structure_choose_nothing(
+    validated: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "validate", lambda specialist, cases: {"atrium": None})
+    run = train(validated, tiny_config(iterations=8, validate_every=2, patience=2), tmp_path / "run")
+    assert _events(run, "finished")[-1]["iteration"] == 8
+    assert not any(event["best"] for event in _events(run, "metrics"))
+    assert json.loads((run.specialist / "model.json").read_text(encoding="utf-8"))["iteration"] == 8
+
+
 def test_patience_stops_early(validated: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _scripted(monkeypatch, 0.2, 0.9, 0.5, 0.4, 0.3)
     run = train(validated, tiny_config(iterations=20, validate_every=2, patience=2), tmp_path / "run")
