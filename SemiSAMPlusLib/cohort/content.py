@@ -14,8 +14,6 @@ _DETACHED = {
     ".hdr": (".img", ".img.gz"),
 }
 
-_CHUNK = 1 << 20
-
 
 def content_sha256(path: Path) -> str:
     """Return the SHA256 of the bytes of a volume as they lie on the disk.
@@ -39,8 +37,7 @@ def content_sha256(path: Path) -> str:
             parts = [path, *(file for file in beside if file.is_file())]
         for part in parts:
             with part.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+                hashlib.file_digest(file, lambda: digest)  # All files are one content.
     except OSError as error:
         msg = f"{path}: cannot be read ({error})."
         raise VolumeError(msg, "Correct the path, or take the case out of the cohort.") from error

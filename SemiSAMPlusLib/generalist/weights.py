@@ -29,7 +29,6 @@ CACHE_VARIABLE = "SEMISAMPLUS_CACHE"
 WEIGHTS_VARIABLE = "SEMISAMPLUS_WEIGHTS"
 
 _PINS_FORMAT = "semisamplus-pins-1"
-_HASH_BLOCK = 1 << 22
 _LOCK_PATIENCE = 60.0
 
 
@@ -86,15 +85,12 @@ def sha256_of(path: Path) -> str:
     Raises:
         WeightsError: If the file cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
-            while block := file.read(_HASH_BLOCK):
-                digest.update(block)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror or error})."
         raise WeightsError(msg, "Correct the path, or give the file anew.") from error
-    return digest.hexdigest()
 
 
 def known_sha256(path: Path, *, anew: bool = False) -> str:
