@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -421,6 +423,26 @@ def test_a_large_field_of_view_is_embedded_where_it_is_prompted(
     assert both[1, :58].isnan().all()
     assert len(embedded) == 2
     assert torch.equal(both[0].nan_to_num(2), answer[0].nan_to_num(2))
+
+
+def test_two_patches_that_ask_at_the_same_time_embed_a_window_once(
+    tiny: SamMed3D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed, embedded = tiny.model.embed, []
+
+    def slow(x: Tensor) -> Tensor:
+        embedded.append(embedding.nbytes)  # Asked for while others embed.
+        time.sleep(0.3)
+        return embed(x)
+
+    monkeypatch.setattr(tiny.model, "embed", slow)
+    volume = volume_of((90, 30, 60))
+    embedding = tiny.embed(volume)
+    prompts = [PromptSet(volume.grid.to_physical(np.asarray([[14, 15, 14]])), np.asarray([1]))]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: tiny.answer(embedding, prompts, volume.grid), range(2))
+    assert embedded == [volume.array.nbytes]
+    assert torch.equal(first.nan_to_num(2), second.nan_to_num(2))
 
 
 def test_sets_for_one_structure_share_a_window(tiny: SamMed3D) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import SimpleITK as sitk
@@ -47,6 +48,7 @@ class Embedding:
         features: (1, C, t, t, t) half-precision embeddings by position in ``starts``; those that were made.
         read_volume: Returns the volume, for the windows still to embed.
         volume: The volume, once a window needed it and while others may.
+        lock: Held by who embeds a window, which several patches of the case may need at the same time.
     """
 
     grid: Grid
@@ -54,12 +56,13 @@ class Embedding:
     features: dict[int, Tensor] = field(default_factory=dict)
     read_volume: Callable[[], Volume] | None = None
     volume: Volume | None = None
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @property
     def nbytes(self) -> int:
-        """Memory that the embedding holds."""
-        held = 0 if self.volume is None else self.volume.array.nbytes
-        return held + sum(features.nbytes for features in self.features.values())
+        """Memory that the embedding holds; told also while a window is being embedded."""
+        volume, features = self.volume, list(self.features.values())
+        return (0 if volume is None else volume.array.nbytes) + sum(one.nbytes for one in features)
 
 
 class SamMed3D:
@@ -218,19 +221,20 @@ class SamMed3D:
 
     def _features(self, embedding: Embedding, number: int) -> Tensor:
         """Return a window's embedding (1, C, t, t, t), made now where it was not yet."""
-        if number not in embedding.features:
-            if embedding.volume is None:
-                if embedding.read_volume is None:
-                    msg = f"window {number} was never embedded, and the volume is not at hand"
-                    raise RuntimeError(msg)
-                embedding.volume = embedding.read_volume()
-            x = prepare(embedding.volume.array[self.channel], embedding.starts[number], self.window)
-            with torch.inference_mode(), self._mixed_precision():
-                features = self.model.embed(x.to(self.device)).half()
-            embedding.features[number] = features.clone()
-        if len(embedding.features) == len(embedding.starts):
-            embedding.volume = embedding.read_volume = None
-        return embedding.features[number]
+        with embedding.lock:
+            if number not in embedding.features:
+                if embedding.volume is None:
+                    if embedding.read_volume is None:
+                        msg = f"window {number} was never embedded, and the volume is not at hand"
+                        raise RuntimeError(msg)
+                    embedding.volume = embedding.read_volume()
+                x = prepare(embedding.volume.array[self.channel], embedding.starts[number], self.window)
+                with torch.inference_mode(), self._mixed_precision():
+                    features = self.model.embed(x.to(self.device)).half()
+                embedding.features[number] = features.clone()
+            if len(embedding.features) == len(embedding.starts):
+                embedding.volume = embedding.read_volume = None
+            return embedding.features[number]
 
     def _mixed_precision(self) -> torch.autocast | nullcontext[None]:
         if self._dtype == torch.float32:
