@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 #: Set, it stands for ``--traceback``.
 TRACEBACK_VARIABLE = "SEMISAMPLUS_TRACEBACK"
 
-#: Exit codes: an error that the user can mend, a command line that makes no sense, a job that ended before its end.
-FAILED, MISUSED, STOPPED = 1, 2, 130
+#: Exit codes: an error that the user can mend, a job that ended before its end.
+FAILED, STOPPED = 1, 130
 
 _DESCRIPTION = (
     "Train a segmentation specialist from a few labelled and many unlabelled volumes, helped by promptable generalists. "

@@ -20,7 +20,7 @@ from SemiSAMPlusLib.cohort.cohort import Role
 from SemiSAMPlusLib.cohort.layouts import Layout, recognize, recognize_images
 from SemiSAMPlusLib.errors import CohortError, SemiSAMPlusError, VolumeError
 
-from .geometry import Geometry, geometry_of, geometry_of_file, to_world
+from .geometry import geometry_of, geometry_of_file, to_world
 from .signals import Signal
 from .text import _
 
@@ -371,9 +371,9 @@ def segments_of(node: Any) -> list[Any]:
 def volume_fault(volume: Any, segmentation: Any | None) -> str | None:
     """Return what keeps a volume, with a segmentation or without, from being trained on, or None."""
     try:
-        geometry = geometry_of(volume)
+        geometry_of(volume)  # Raises where it has none that can be written.
         if segmentation is not None:
-            _require_overlap(volume, geometry, segmentation)
+            _require_overlap(volume, segmentation)
     except SemiSAMPlusError as error:
         return f"{error.what} {error.remedy}"
     return None
@@ -527,7 +527,7 @@ def _file_fault(entry: dict[str, Any]) -> str | None:
     return f"{what} {_('Resample the label onto the image, or export it anew.')}"
 
 
-def _require_overlap(volume: Any, geometry: Geometry, segmentation: Any) -> None:
+def _require_overlap(volume: Any, segmentation: Any) -> None:
     if not segments_of(segmentation):
         what = _("'{segmentation}': has no segments, expected at least one.").format(
             segmentation=segmentation.GetName()

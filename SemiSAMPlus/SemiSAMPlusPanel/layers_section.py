@@ -96,7 +96,7 @@ class LayersSection:
         ui.nextButton.toolTip = _("This is the last case") if is_last else _("Show the layers of the next case")
         self._layers = self._layers_of(run, case)
         self._show_boxes()
-        self._show_about(run)
+        self._show_about()
 
     # -- the case ---------------------------------------------------------------------------------------------------
 
@@ -188,17 +188,17 @@ class LayersSection:
         point = self._try(self._layers.jump_to_most_uncertain)
         if point is None and not self._error:
             self._error = _("Nothing is uncertain here.")
-        self._show_about(self.state.run)
+        self._show_about()
 
     def _try(self, action: Any, *values: object) -> Any:
         try:
             return action(*values)
         except SemiSAMPlusError as error:
             self._error = f"{error.what} {error.remedy}"
-            self._show_about(self.state.run)
+            self._show_about()
             return None
 
-    def _show_about(self, run: Run | None) -> None:
+    def _show_about(self) -> None:
         if self._error:
             say(self.ui.aboutLabel, self._error, "error")
             return

@@ -56,8 +56,8 @@ from .seams import DeviceFacts, Installer, Job, JobStarter, Ticker
 from .signals import Signal
 from .text import _
 
-#: Milliseconds between two looks: while volumes are written or many events read, while a job works, and at rest.
-_HURRIED, _WORKING, _RESTING = 20, 250, 1000
+#: Milliseconds between two looks: while volumes are written or many events read, and while a job works.
+_HURRIED, _WORKING = 20, 250
 #: So many cases have their layers refreshed during training where the settings name none; more would cost too much.
 _MOST_LAYERS = 6
 _SEGMENTATION_CLASS = "vtkMRMLSegmentationNode"

@@ -84,7 +84,7 @@ def write_report(run_folder: RunFolder, *, cases: int = HANDFUL, ended: str | No
         _notes(run),
         _curves(run),
         _measures(run, rows),
-        _pictures(run, shown),
+        _pictures(shown),
         _settings(run),
         _cohort(run),
         _generalists(run),
@@ -464,7 +464,7 @@ def _validation_table(run: _Run) -> str:
     )
 
 
-def _pictures(run: _Run, shown: Sequence[_ShownCase]) -> str:
+def _pictures(shown: Sequence[_ShownCase]) -> str:
     if not shown:
         return '<h2>Cases</h2><p class="sub">No layers were written that could be shown.</p>'
     limits: dict[str, float] = {}

@@ -133,7 +133,7 @@ def download_weights(
                     raise WeightsError(error.what, error.remedy) from error
                 return adopted
             tell(kinds.MESSAGE, text=offer.text)
-            _say_what_to_know(entry, offer, tell)
+            _say_what_to_know(entry, tell)
             if not weights.is_acknowledged(entry) and confirm is not None and confirm(offer):
                 weights.acknowledge(name)
             require_acknowledgement(entry)
@@ -222,7 +222,7 @@ def _ask(entry: CatalogEntry, say: Say, ending: threading.Event) -> Offer:
     return Offer(entry, str(commit), sizes, etags, origin(entry))
 
 
-def _say_what_to_know(entry: CatalogEntry, offer: Offer, say: Say) -> None:
+def _say_what_to_know(entry: CatalogEntry, say: Say) -> None:
     if entry.contamination:
         say(kinds.MESSAGE, text=entry.contamination)
     if entry.unverified and weights.read_pin(entry) is None:

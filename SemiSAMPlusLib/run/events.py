@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 #: The kinds of event that a job writes.
-STARTED = "started"  # pid, host, device; once for each process that works on the folder
+STARTED = "started"  # device and iterations, where there are such; once for each process that works on the folder
 PROGRESS = "progress"  # iteration, iterations, seconds_left, losses {name: value}, memory {where: GB}, and what else a stage counts
 # Of a download, PROGRESS has instead: file, bytes, bytes_total, speed in bytes a second, seconds_left.
 METRICS = "metrics"  # iteration, dice {class: value}, on ("validation" or "labeled"), best (bool)

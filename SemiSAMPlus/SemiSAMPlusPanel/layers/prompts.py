@@ -12,8 +12,8 @@ from .layer import FileLayer
 from .site import PART_ATTRIBUTE, Site
 
 PROMPTS = "prompts"
-#: The names of the lists in prompts.mrk.json.
-_POSITIVE, _NEGATIVE = "positive", "negative"
+#: The name of the list of positive points in prompts.mrk.json, beside that of the negative ones.
+_POSITIVE = "positive"
 _BOX = "box "
 
 
