@@ -53,6 +53,8 @@ HANDFUL = 6
 
 #: The order in which cases are shown, and how their parts are called.
 _ROLE_NAMES = {Role.VALIDATION: "held out", Role.UNLABELED: "unlabelled", Role.LABELED: "labelled", Role.TEST: "test"}
+#: Settings that run.json tells as they were settled, beside the plan.
+_SETTLED = ("iterations", "device", "precision", "threads")
 #: Only these cases' labels may be opened.
 _KNOWN_TRUTH = (Role.VALIDATION, Role.LABELED)
 
@@ -582,8 +584,7 @@ def _settings(run: _Run) -> str:
         return ""
     usual = {one.name: getattr(TrainingConfig(), one.name) for one in fields(TrainingConfig)}
     planned = dict(plan) if isinstance(plan := run.description.get("plan"), dict) else {}
-    if isinstance(device := run.description.get("device"), str):
-        planned["device"] = device
+    planned |= {name: run.description[name] for name in _SETTLED if name in run.description}
     items = ""
     for name, value in run.config.items():
         changed = name in usual and _plain(value) != _plain(usual[name])

@@ -199,6 +199,14 @@ def test_a_report_says_what_was_run_and_measured(run: RunFolder) -> None:
     assert page.words.count(PREDICTION) == 4
 
 
+def test_settings_that_were_left_open_are_shown_as_they_were_settled(run: RunFolder) -> None:
+    described = {**run.describe(), "config": TrainingConfig().to_dict(), "iterations": 2400}
+    run.write_description({**described, "precision": "bfloat16", "threads": 7})
+    text = _page(run).text
+    for setting in ("iterations 2400", "device cpu", "precision bfloat16", "threads 7", "spacing 1.25"):
+        assert f"{setting} (planned)" in text
+
+
 def test_measures_of_the_layers_are_in_the_table(run: RunFolder) -> None:
     from SemiSAMPlusLib.evaluation.metrics import evaluate_segmentation
 
