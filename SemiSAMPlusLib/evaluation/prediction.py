@@ -133,7 +133,7 @@ def _predict_all(
         events.write(kinds.WRITES, files=[path.name for path in (target, beside) if path is not None])
         write_segmentation(target, predicted.labels, predicted.grid, specialist.classes)
         if beside is not None:
-            source = PREDICTIVE_ENTROPY if refine is None else REFINED_ENTROPY
+            source = REFINED_ENTROPY if predicted.refined else PREDICTIVE_ENTROPY
             write_uncertainty(beside, predicted.entropy, predicted.grid, source)
         left = (time.monotonic() - began) / (done + 1) * (len(cases) - done - 1)
         events.write(

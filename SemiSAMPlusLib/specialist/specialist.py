@@ -40,12 +40,14 @@ class Prediction:
         grid: Where the voxels lie.
         probabilities: (classes with background, z', y', x') in the training grid.
         training_grid: Where those lie.
+        refined: Whether they are no longer the specialist's own: somebody corrected them.
     """
 
     labels: np.ndarray
     grid: Grid
     probabilities: np.ndarray
     training_grid: Grid
+    refined: bool = False
 
     @cached_property
     def entropy(self) -> np.ndarray:
@@ -100,7 +102,7 @@ class Specialist:
             images: One file (or DICOM folder) per channel.
             name: For error messages.
             refine: Given the case in the training grid and its probabilities (classes with background, z, y, x), returns
-                better ones.
+                better ones, or those themselves where there are none.
 
         Raises:
             VolumeError: If an image cannot be read, or there are too few or too many channels.
@@ -111,9 +113,10 @@ class Specialist:
         prepared = prepare(Case(name, tuple(images)), self.plan, None, self.device)
         native = read_grid(images[0])
         said = self.probabilities(prepared.image)
-        probabilities = (said if refine is None else refine(prepared, said)).cpu().numpy()
+        better = said if refine is None else refine(prepared, said)
+        probabilities = better.cpu().numpy()
         labels = native_classes(probabilities, prepared.grid, native, self.plan.centroids)
-        return Prediction(labels, native, probabilities, prepared.grid)
+        return Prediction(labels, native, probabilities, prepared.grid, refined=better is not said)
 
     def save(self, folder: Path) -> None:
         """Write weights.safetensors and model.json, the weights first."""

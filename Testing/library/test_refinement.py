@@ -72,6 +72,15 @@ def test_uncertainty_is_that_of_what_is_predicted(run: RunFolder, tmp_path: Path
     assert about["uncertainty"] == REFINED_ENTROPY
 
 
+def test_uncertainty_is_the_specialists_own_where_nobody_could_be_asked(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("SemiSAMPlusLib.collaboration.prompts._CONFIDENT", 1.0)  # It sees nothing with confidence.
+    (path,) = predict(run.path, None, tmp_path / "out", device="cpu", uncertainty=True)
+    beside = path.with_name(path.name.replace(".seg.nrrd", "_uncertainty.nii.gz"))
+    assert read_uncertainty(beside)[2] == PREDICTIVE_ENTROPY
+
+
 def test_the_specialists_folder_is_enough(run: RunFolder, tmp_path: Path) -> None:
     image = run.describe()["cohort"]["cases"][0]["images"][0]
     (path,) = predict(run.specialist, [Path(image)], tmp_path / "out", device="cpu")
