@@ -74,7 +74,8 @@ def _with_background(probabilities: np.ndarray, grid: Grid, native: Grid, box: B
     target = native.cropped(start, [part.stop - part.start for part in box])
     result = np.empty((len(probabilities), *target.shape), dtype=np.float32)
     result[1:] = to_native(probabilities[1:], grid, target)
-    np.subtract(1, result[1:].sum(axis=0), out=result[0])
+    # Rounded, structures can add up to more than 1; the entropy of less than nothing would be below 0.
+    np.subtract(1, result[1:].sum(axis=0).clip(max=1), out=result[0])
     return result
 
 

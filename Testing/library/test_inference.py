@@ -249,6 +249,16 @@ def test_half_precision_probabilities_are_taken_to_the_native_grid() -> None:
     assert (native_classes(half, grid, OBLIQUE, (None, None)) != exact).mean() < 0.005
 
 
+def test_entropy_is_not_negative_where_rounded_structures_add_up_to_more_than_one() -> None:
+    grid = Grid((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    probabilities = np.zeros((3, *grid.shape), dtype=np.float16)
+    probabilities[1], probabilities[2] = 0.0005, 0.99976
+    assert probabilities[1:, 0, 0, 0].astype(float).sum() > 1
+    expected = predictive_entropy(np.array([0.0, 0.0005, 0.99976])).item()
+    assert native_entropy(probabilities, grid, grid) == pytest.approx(expected, rel=0.1)
+    assert expected > 0
+
+
 def test_which_of_two_rivals_is_meant_is_the_same_place_in_the_body_on_the_native_grid() -> None:
     """Both balls of the second class are in opposite corners; the larger has less than twice the other's voxels."""
     probabilities, grid = _case(0)
