@@ -11,12 +11,11 @@ import slicer
 
 from SemiSAMPlusLib.cohort.cohort import Role
 from SemiSAMPlusLib.errors import SemiSAMPlusError
-from SemiSAMPlusLib.run.folder import trusted_generalists
+from SemiSAMPlusLib.run.folder import specialist_in, trusted_generalists
 
 from .cases import CaseRow
 from .prediction import Prediction
 from .run import Run
-from .runs import specialist_in
 from .state import PanelState
 from .text import _
 from .widgets import Later, connect_path, fill_combo, fit_height, load_ui, say, set_path, show, time_text

@@ -21,11 +21,10 @@ from SemiSAMPlusLib.cohort.cohort import Case, Class, Cohort, Role
 from SemiSAMPlusLib.cohort.layouts import SUFFIXES
 from SemiSAMPlusLib.errors import VolumeError
 from SemiSAMPlusLib.run.files import write_text_atomically
-from SemiSAMPlusLib.run.folder import safe_id
+from SemiSAMPlusLib.run.folder import safe_id, specialist_in
 
 from .cases import WITH_LABEL, CaseRow, segments_of
 from .geometry import Geometry, geometry_of, geometry_of_file, matrix_of, to_world
-from .runs import specialist_in
 from .text import _
 
 #: The attribute by which a run knows the volumes of its cases again, also when they were renamed, saved and loaded.

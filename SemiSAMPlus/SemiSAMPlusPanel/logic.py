@@ -31,7 +31,7 @@ from SemiSAMPlusLib.cohort.cohort import Role
 from SemiSAMPlusLib.cohort.layouts import stem
 from SemiSAMPlusLib.errors import ConfigError, RunFolderError, SemiSAMPlusError, VolumeError
 from SemiSAMPlusLib.run.config import TrainingConfig
-from SemiSAMPlusLib.run.folder import RunFolder, safe_id
+from SemiSAMPlusLib.run.folder import RunFolder, safe_id, specialist_in
 
 from .cases import (
     DRAFT_ATTRIBUTE,
@@ -51,7 +51,7 @@ from .leftovers import sweep_leftovers
 from .nodes import finish_segmentation, load_segmentation, load_volume
 from .prediction import APPLIED, FILE_ATTRIBUTE, VOLUME_REFERENCE, Prediction
 from .run import Preparation, Run, terminologies
-from .runs import RunSummary, find_runs, is_run_folder, specialist_in
+from .runs import RunSummary, find_runs, is_run_folder
 from .seams import DeviceFacts, Installer, Job, JobStarter, Ticker
 from .signals import Signal
 from .text import _

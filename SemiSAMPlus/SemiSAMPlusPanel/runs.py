@@ -60,12 +60,6 @@ def is_run_folder(folder: Path) -> bool:
     return os.path.isfile(run.run_file) or (run.owner() or {}).get("kind") == "train"
 
 
-def specialist_in(folder: Path) -> Path | None:
-    """Return the folder of the specialist in a run's folder, or in its own, or None where there is none."""
-    places = (folder, folder / "specialist")
-    return next((place for place in places if os.path.isfile(place / "model.json")), None)
-
-
 def summarize(folder: Path) -> RunSummary:
     """Return how the run in ``folder`` stands, from its last events."""
     run = RunFolder(folder)

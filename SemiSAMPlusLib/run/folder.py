@@ -232,19 +232,23 @@ class RunFolder(JobFolder):
         shutil.rmtree(self.path)
 
 
+def specialist_in(folder: Path) -> Path | None:
+    """Return the folder of the specialist in a run's folder, or in its own, or None where there is none."""
+    places = (folder, folder / "specialist")
+    return next((place for place in places if os.path.isfile(place / "model.json")), None)
+
+
 def trusted_generalists(folder: Path) -> dict[str, float]:
     """Return the generalists that a specialist's training trusted in the end, and how far (0 to 1).
 
     Args:
         folder: A run's folder, or that of a specialist; empty is returned where it holds none.
     """
-    for place in (folder, folder / "specialist"):
-        try:
-            described = json.loads((place / "model.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return trusted_in(described)
-    return {}
+    place = specialist_in(folder)
+    try:
+        return {} if place is None else trusted_in(json.loads((place / "model.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def trusted_in(model: dict[str, Any]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from ..cohort.plan import Plan
 from ..cohort.volume import Grid, read_grid
 from ..errors import VolumeError, WeightsError
 from ..run.files import replacing, write_text_atomically
+from ..run.folder import specialist_in
 from .device import usable_precision
 from .inference import predict_probabilities
 from .native import native_classes, native_entropy
@@ -141,9 +142,7 @@ class Specialist:
         Raises:
             WeightsError: If it is neither, or the weights do not fit.
         """
-        folder = Path(folder)
-        if not (folder / "model.json").exists() and (folder / "specialist" / "model.json").exists():
-            folder = folder / "specialist"
+        folder = specialist_in(Path(folder)) or Path(folder)
         try:
             described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             if described.get("format") != FORMAT:
