@@ -28,7 +28,7 @@ from ..generalist.weights import sha256_of
 from ..run import events as kinds
 from ..run.config import TrainingConfig
 from ..run.events import EventWriter
-from ..run.folder import RunFolder
+from ..run.folder import RunFolder, specialist_in
 from ..specialist.device import choose_device, is_out_of_memory, usable_precision
 from ..specialist.methods import find_method
 from ..specialist.networks import build_specialist, patch_step
@@ -112,7 +112,7 @@ def train(
             settled = replace(settled, iterations=iterations)
             trainer = _trainer(settled, folder, events, generalists, start)
         description["iterations"] = iterations
-        description["initial_weights_sha256"] = sha256_of(PRETRAINED) if trainer.pretrained else None
+        description["initial_weights_sha256"] = _initial_weights(trainer, start_from)
         folder.write_description(description)
         events.write(kinds.STARTED, device=str(settled.device), iterations=settled.iterations)
         _say_how(events, settled, device_text, trainer)
@@ -160,8 +160,10 @@ def resume(run_folder: Path, *, device: str | None = None, observer: Observer | 
         trainer = _trainer(settled, folder, events, generalists)
         if (folder.checkpoints / "last.pt").exists():
             trainer.load_checkpoint("last")
-        elif trains_on:
-            trainer.start_from(Specialist.load(Path(description["started_from"]), "cpu"))
+        else:
+            _require_same_beginning(trainer, description)
+            if trains_on:
+                trainer.start_from(Specialist.load(Path(description["started_from"]), "cpu"))
         if settled.precision != description["precision"]:
             text = f"The run began in {description['precision']}, which this device does not compute in hardware."
             events.write(kinds.WARNING, text=f"{text} It goes on in {settled.precision}.")
@@ -357,6 +359,22 @@ def _require_same_weights(generalists: dict[str, Any], description: dict[str, An
             raise RunFolderError(
                 msg, "Bring those back, or train on with `semisamplus train COHORT --run NEW --from RUN`."
             )
+
+
+def _initial_weights(trainer: Trainer, started_from: Path | None) -> str | None:
+    """Return the SHA256 of the file of weights that a training begins with, None where it begins with chance."""
+    if started_from is not None:
+        return sha256_of((specialist_in(started_from) or started_from) / "weights.safetensors")
+    return sha256_of(PRETRAINED) if trainer.pretrained else None
+
+
+def _require_same_beginning(trainer: Trainer, description: dict[str, Any]) -> None:
+    """Check that a run without a checkpoint begins again with the weights that it began with."""
+    place, began = description["started_from"], description.get("initial_weights_sha256")
+    now = _initial_weights(trainer, None if place is None else Path(place))
+    if began is not None and now != began:
+        msg = f"{place or PRETRAINED}: has weights with SHA256 {now}, and the run began with {began}."
+        raise RunFolderError(msg, "The run had not come to a checkpoint; train anew with `semisamplus train`.")
 
 
 def _iterations(config: TrainingConfig, trainer: Trainer) -> int:

@@ -656,6 +656,19 @@ def test_a_broken_run_that_started_from_another_starts_from_it_again(
     assert weights_of(whole.path) != weights_of(train(cohort, config, tmp_path / "fresh").path)
 
 
+def test_a_broken_run_does_not_begin_again_with_other_weights(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = (train(cohort, tiny_config(iterations=n), tmp_path / f"{n}") for n in (1, 2))
+    with monkeypatch.context() as patch:
+        _after(patch, 1, _break)
+        with pytest.raises(ZeroDivisionError):
+            train(cohort, tiny_config(), tmp_path / "broken", start_from=first.path)
+    shutil.copytree(other.specialist, first.specialist, dirs_exist_ok=True)
+    with pytest.raises(RunFolderError, match="has weights with SHA256"):
+        resume(tmp_path / "broken")
+
+
 def test_what_does_not_fit_is_no_start(cohort: Cohort, tmp_path: Path) -> None:
     first = train(cohort, tiny_config(iterations=1), tmp_path / "first")
     renamed = replace(cohort, classes=(Class("ventricle", (1,)),))
