@@ -92,10 +92,10 @@ def choose_device(wanted: str, *, doing: str = "Training") -> tuple[torch.device
             return torch.device("cpu"), f"{doing} on the CPU ({_cpu_text()}): {why}."
     try:
         device = torch.device(wanted)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # Of `meta` nothing comes back.
         if device.type == "mps":
             _try_operations(device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         msg = f"The device '{wanted}' cannot be used ({str(error).splitlines()[0]})."
         raise DeviceError(msg, f"Choose one of: {', '.join(device_names())}.") from error
     if device.type == "cuda":

@@ -142,6 +142,13 @@ def test_a_torch_that_knows_neither_instruction_set_computes_in_float32(monkeypa
     assert usable_precision(torch.device("cpu"), "auto") == "float32"
 
 
+@pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone", "gpu", ""])
+def test_a_device_that_is_not_there_is_told(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"The device '{name}' cannot be used") as caught:
+        choose_device(name)
+    assert "cpu" in caught.value.remedy
+
+
 @pytest.mark.parametrize("new", ["cuda:0", "cuda:1"])
 def test_each_gpu_computes_in_what_its_own_hardware_is_fast_in(monkeypatch: pytest.MonkeyPatch, new: str) -> None:
     current = ["cuda:0"]
