@@ -109,14 +109,17 @@ class TrainingConfig:
     cache_gb: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check each setting by itself.
+        """Check each setting by itself; lists become tuples, which compare as those of other runs do.
 
         Raises:
             ConfigError: If a value cannot work; names the setting and what is allowed.
         """
         for name, kind in _kinds().items():
-            if not _is_of(getattr(self, name), kind):
-                _refuse(name, repr(getattr(self, name)), _words(kind))
+            value = getattr(self, name)
+            if not _is_of(value, kind):
+                _refuse(name, repr(value), _words(kind))
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))  # The class is frozen.
         at_least = {
             "batch": 1,
             "seed": 0,
@@ -173,8 +176,7 @@ class TrainingConfig:
         if unknown := sorted(set(data) - known):
             msg = f"There is no setting '{unknown[0]}'."
             raise ConfigError(msg, f"The settings are {', '.join(sorted(known))}.")
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-        return cls(**values)
+        return cls(**data)
 
 
 def _refuse(name: str, found: object, allowed: str) -> None:

@@ -309,6 +309,10 @@ def test_from_starts_with_another_runs_specialist(run: Path, place: Path, tmp_pa
 # Stop, resume, delete
 
 
+def test_settings_in_lists_are_those_in_tuples() -> None:
+    assert TrainingConfig(patch=[16, 16, 16], flips=["x"]) == TrainingConfig(patch=(16, 16, 16), flips=("x",))
+
+
 def test_settings_may_come_from_a_file_and_flags_go_before_them(place: Path, tmp_path: Path) -> None:
     settings, again = tmp_path / "Einstellungen ü.json", tmp_path / "again"
     config = TrainingConfig.from_dict(
@@ -338,8 +342,8 @@ def test_settings_may_come_from_a_file_and_flags_go_before_them(place: Path, tmp
         ('{"size": "huge"}', "'size' is 'huge', expected one of 'auto', 'small', 'medium', 'large'."),
         ('{"intensity": "xray"}', "'intensity' is 'xray', expected one of 'auto', 'ct', 'mr', 'pet'."),
         ('{"generalists": "random-walker"}', "'random-walker', expected a list, in it text each."),
-        ('{"flips": ["up"]}', "'flips' is ('up',), expected a list, in it one of 'z', 'y', 'x' each."),
-        ('{"patch": ["16", 16, 16]}', "'patch' is ('16', 16, 16), expected a list, in it a whole number each"),
+        ('{"flips": ["up"]}', "'flips' is ['up'], expected a list, in it one of 'z', 'y', 'x' each."),
+        ('{"patch": ["16", 16, 16]}', "'patch' is ['16', 16, 16], expected a list, in it a whole number each"),
     ],
 )
 def test_settings_that_are_none_are_told(
