@@ -26,7 +26,7 @@ from .run.allocator import keep_freed_memory
 from .run.config import TrainingConfig
 from .run.files import write_text_atomically
 from .run.folder import JobFolder, RunFolder
-from .terminal import Progress, byte_text, make_console
+from .terminal import Progress, byte_text, drop_output, make_console
 
 if TYPE_CHECKING:
     from .cohort.cohort import Cohort
@@ -386,6 +386,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, CohortError) and len(error.faults) == 1:
             error = error.faults[0]
         _complain(error.what, error.remedy)
+        return FAILED
+    except BrokenPipeError:  # Help was asked for, and who read it has seen enough.
+        drop_output()
         return FAILED
     except OSError as error:
         if with_traceback:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,30 @@ _PLAIN_WIDTH = 120
 
 
 def make_console() -> Console:
-    """Return a console for standard output; lines that go to a file or a pipe are wide."""
+    """Return a console for standard output; lines that go to a file or a pipe are wide.
+
+    Where the reader of a pipe has gone, as ``tee`` does at the Ctrl-C that asks a training to stop gracefully, it says
+    nothing more, and the job goes on.
+    """
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=False)
+    class Unheard(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            drop_output()
+
+    console = Unheard(highlight=False, soft_wrap=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(highlight=False, width=_PLAIN_WIDTH)
+        console = Unheard(highlight=False, width=_PLAIN_WIDTH)
     return console
+
+
+def drop_output() -> None:
+    """Lead standard output nowhere, since nobody reads it: else Python stumbles over it once more as it ends."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class Progress:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -410,6 +412,36 @@ def test_a_second_ctrl_c_ends_at_once(
     assert main(command) == 130
     assert "Interrupted" in capsys.readouterr().err
     assert not RunFolder(tmp_path / "run").is_running()
+
+
+@contextmanager
+def _unread() -> Iterator[None]:
+    """Lead standard output into a pipe whose reader has gone."""
+    if os.name == "nt":
+        pytest.skip("Windows says otherwise that a pipe's reader has gone")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream, redirect_stdout(stream):
+        yield
+
+
+def test_ctrl_c_stops_gracefully_where_it_has_ended_the_reader_too(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    _interrupting(monkeypatch, [3])
+    with _unread():  # As with `semisamplus train … | tee log`: Ctrl-C goes to both.
+        assert main(["train", str(place / "cohort.json"), "--run", str(run), "--generalists", *TINY]) == 130
+    assert RunFolder(run).events()[-1]["reason"] == "stopped"
+    assert (run / "checkpoints" / "last.pt").exists()
+
+
+@pytest.mark.parametrize("arguments", [["train", "--help"], ["generalists"]])
+def test_a_reader_that_has_seen_enough_is_no_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with _unread():
+        assert main(arguments) in (0, 1)
+        print("Python writes what is left when it ends.", flush=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_stop_asks_only_a_running_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
