@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from ..errors import SemiSAMPlusError, VolumeError
 from .checks import file_faults
 from .cohort import Case, Role, summary
 from .layouts import Layout, is_dicom_series, recognize_images
+from .volume import series_files
 
 
 def find_inputs(paths: Sequence[Path], channels: Sequence[str]) -> tuple[Case, ...]:
@@ -126,9 +125,8 @@ def _repeated(cases: Sequence[Case]) -> list[SemiSAMPlusError]:
 
 
 def _series_faults(folder: Path) -> list[SemiSAMPlusError]:
-    count = len(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
-    if count == 1:
-        return []
-    return [
-        VolumeError(f"{folder}: holds {count} DICOM series, expected one.", "Give each series a folder of its own.")
-    ]
+    try:
+        series_files(folder)
+    except VolumeError as fault:
+        return [fault]
+    return []

@@ -22,6 +22,10 @@ ORIENTATION = "LPS"
 #: Two grids are one where no corner of the field of view lies farther apart than this share of the smallest voxel side.
 GRID_TOLERANCE = 0.1
 
+#: How far a slice of a DICOM series may lie from its place in an even stack, as a share of the slices' distance: less than
+#: a missing slice moves one, more than rounded positions do.
+_UNEVEN = 0.25
+
 #: Voxels along an axis that ITK's recursive Gaussian needs at least.
 _LEAST_SMOOTHED = 4
 
@@ -190,13 +194,51 @@ def read_grid(path: Path) -> Grid:
     return Grid((z, y, x), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
-def _read_dicom(folder: Path) -> sitk.Image:
+def series_files(folder: Path) -> tuple[str, ...]:
+    """Return the files of a folder's one DICOM series in the order of its slices; no voxel is read.
+
+    Raises:
+        VolumeError: If the folder holds no series or several, or slices are missing, so that those that are there would be
+            stacked where they do not lie.
+    """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         msg = f"{folder}: holds {len(series)} DICOM series, expected one."
         raise VolumeError(msg, "Give each series a folder of its own.")
+    files = tuple(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    _require_even(folder, files)
+    return files
+
+
+def _require_even(folder: Path, files: Sequence[str]) -> None:
+    """Refuse slices that are not stacked evenly; those that do not say where they lie are taken for even."""
+    reader = sitk.ImageFileReader()
+    points = []
+    for file in files:
+        reader.SetFileName(file)
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return  # Reading the series whole says what is wrong.
+        points.append(np.asarray(reader.GetOrigin())[:3])
+    distances = np.linalg.norm(np.asarray(points) - points[0], axis=1)
+    step = distances.max() / max(1, len(files) - 1)
+    if np.abs(distances - step * np.arange(len(files))).max() <= _UNEVEN * step:
+        return
+    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    widest = int(gaps.argmax())
+    msg = (
+        f"{folder}: its slices lie {gaps.min():.3g} to {gaps.max():.3g} mm apart, farthest between "
+        f"{Path(files[widest]).name} and {Path(files[widest + 1]).name}, expected one distance."
+    )
+    raise VolumeError(
+        msg, "Export the series again with all its slices, each time point or echo into a folder of its own."
+    )
+
+
+def _read_dicom(folder: Path) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    reader.SetFileNames(series_files(folder))
     return reader.Execute()
 
 

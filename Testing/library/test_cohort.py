@@ -16,8 +16,8 @@ from SemiSAMPlusLib.cohort.cohort import Class, Cohort, Role
 from SemiSAMPlusLib.cohort.discovery import find_cohort
 from SemiSAMPlusLib.cohort.layouts import recognize
 from SemiSAMPlusLib.cohort.outputs import write_segmentation
-from SemiSAMPlusLib.cohort.volume import Grid
-from SemiSAMPlusLib.errors import CohortError
+from SemiSAMPlusLib.cohort.volume import Grid, read_image
+from SemiSAMPlusLib.errors import CohortError, VolumeError
 
 NAMES = [f"case{number:02d}" for number in range(1, 11)]
 
@@ -40,19 +40,19 @@ def touch(path):
     return path
 
 
-def write_dicom(folder, seed):
+def write_dicom(folder, seed, positions=(0, 1, 2, 3)):
     folder.mkdir(parents=True)
     volume = np.random.default_rng(seed).integers(0, 200, (4, 5, 6)).astype(np.int16)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
-    for number, array in enumerate(volume):
+    for number, (array, position) in enumerate(zip(volume, positions, strict=True)):
         image = sitk.GetImageFromArray(array)
         tags = {
             "0008|0060": "MR",
             "0020|000d": f"1.2.{seed}",
             "0020|000e": f"1.2.{seed}.1",
             "0008|0018": f"1.2.{seed}.1.{number}",
-            "0020|0032": f"0\\0\\{number}",
+            "0020|0032": f"0\\0\\{position}",
             "0020|0037": "1\\0\\0\\0\\1\\0",
             "0020|0013": str(number),
         }
@@ -621,3 +621,24 @@ def test_hippocampus_splits(real_data):
     counts = [len(cohort.with_role(role)) for role in (Role.LABELED, Role.UNLABELED, Role.VALIDATION, Role.TEST)]
     assert counts == [4, 86, 10, 40]
     assert [c.values for c in cohort.classes] == [(1,), (2,)]
+
+
+def test_a_dicom_series_that_lacks_a_slice_is_a_fault(tmp_path):
+    make_dicom(tmp_path)
+    cohort = find_cohort(tmp_path, labeled=["p 2"])
+    before = len(check_cohort(cohort))
+    (tmp_path / "images" / "p1" / "slice1").unlink()
+    faults = [str(fault) for fault in check_cohort(cohort)]
+    assert len(faults) == before + 1
+    assert any("p1: its slices lie 1 to 2 mm apart, farthest between slice0 and slice2" in fault for fault in faults)
+
+
+def test_a_dicom_series_whose_positions_are_rounded_is_sound(tmp_path):
+    folder = write_dicom(tmp_path / "p1", 1, positions=(0, 0.6, 1.3, 1.9))
+    assert read_image(folder).GetSpacing()[2] == pytest.approx(1.9 / 3)
+
+
+def test_time_points_in_one_dicom_series_are_refused(tmp_path):
+    folder = write_dicom(tmp_path / "p1", 1, positions=(0, 1, 0, 1))
+    with pytest.raises(VolumeError, match=r"p1: its slices lie .* each time point or echo into a folder of its own"):
+        read_image(folder)

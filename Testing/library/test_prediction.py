@@ -120,6 +120,17 @@ def test_files_folders_and_dicom_series(specialist: Path, tmp_path: Path) -> Non
     assert grid.spacing == pytest.approx((1.2, 1.2, 3.0))
 
 
+def test_a_dicom_series_that_lacks_slices_is_refused_before_anything_is_predicted(
+    specialist: Path, tmp_path: Path
+) -> None:
+    series = _write_series(tmp_path / "series")
+    (series / "slice4.dcm").unlink()
+    images = [_write_image(tmp_path / "lone.mha"), series]
+    with pytest.raises(VolumeError, match=r"series: its slices lie 3 to 6 mm apart, .* slice3.dcm and slice5.dcm"):
+        predict(specialist, images, tmp_path / "out", device="cpu")
+    assert not list((tmp_path / "out").glob("*.nrrd"))
+
+
 def test_a_cohorts_folder_is_read_as_the_cohort_is(tmp_path: Path) -> None:
     for name in ("p1", "p2"):
         _write_image(tmp_path / "images" / f"{name}.nii.gz")
