@@ -115,14 +115,14 @@ class Evaluation:
         return text
 
     def rich_table(self) -> Table:
-        """Return a table for a terminal: a line for each case and class, then mean ± sd for each class."""
+        """Return a table for a terminal, 80 columns and up: a line for each case and class, then mean and sd of each class."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, caption="\n".join(self.notes), caption_justify="left")
         table.add_column("Case", overflow="fold")
-        table.add_column("Class")
+        table.add_column("Class", overflow="fold")
         for _, heading in MEASURES:
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.rows:
@@ -130,9 +130,19 @@ class Evaluation:
         if self.rows:
             table.add_section()
         for name in self.class_names:
-            cells = [format_summary(self.summary(name, measure), measure) for measure, _ in MEASURES]
-            table.add_row("mean ± sd", Text(name), *cells, style="bold")
+            for what, cells in self._summary_lines(name):
+                table.add_row(what, Text(name), *cells, style="bold")
         return table
+
+    def _summary_lines(self, class_name: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield mean, sd and, where it is not all of them, how many values were finite: a text for each of ``MEASURES``."""
+        found = {measure: self.summary(class_name, measure) for measure, _ in MEASURES}
+        count = found[MEASURES[0][0]].count
+        yield f"mean of {count}", [_text_if_finite(one.mean, measure) for measure, one in found.items()]
+        if count > 1:
+            yield "sd", [_text_if_finite(one.sd, measure) for measure, one in found.items()]
+        if any(one.finite < count for one in found.values()):
+            yield "n", [str(one.finite) for one in found.values()]
 
 
 def evaluate_segmentation(
@@ -245,8 +255,12 @@ def format_measure(value: float, measure: str) -> str:
     return f"{value:.{2 if measure.endswith('_mm') else 3}f}"
 
 
+def _text_if_finite(value: float, measure: str) -> str:
+    return format_measure(value, measure) if math.isfinite(value) else "–"
+
+
 def format_summary(value: Summary, measure: str) -> str:
-    """Return mean ± sd as text, with the count of finite values where it is not all."""
+    """Return mean ± sd as text, with the count of finite values."""
     if not value.finite:
         return f"– (n = 0 of {value.count})"
     text = format_measure(value.mean, measure)

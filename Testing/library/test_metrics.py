@@ -286,7 +286,7 @@ def test_folders_without_a_pair_or_with_two_of_a_name_are_refused(tmp_path: Path
 
 def test_summary_table_and_json_say_what_is_finite(tmp_path: Path) -> None:
     rows = (
-        Row("a", "atrium", 0.8, 0.7, 4.0, 1.0),
+        Row("hippocampus_001", "atrium", 0.8, 0.7, 4.0, 1.0),
         Row("b", "atrium", 0.6, 0.5, 8.0, 2.0),
         Row("c", "atrium", 0.0, 0.0, math.nan, math.inf),
         Row("a", "wall", math.nan, math.nan, math.nan, math.inf),
@@ -296,14 +296,18 @@ def test_summary_table_and_json_say_what_is_finite(tmp_path: Path) -> None:
     assert (distance.mean, distance.finite, distance.count) == (6.0, 2, 3)
     assert distance.sd == pytest.approx(math.sqrt(8))
 
-    console = Console(file=io.StringIO(), width=120)
+    console = Console(file=io.StringIO(), width=80)
     console.print(evaluation.rich_table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "6.00 ± 2.83 (n = 2 of 3)" in text
-    assert "0.467 ± 0.416 (n = 3)" in text
-    assert "– (n = 0 of 1)" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "hippocampus_001 atrium 0.800 0.700 4.00 1.00" in lines
+    assert "mean of 3 atrium 0.467 0.400 6.00 1.50" in lines
+    assert "sd atrium 0.416 0.361 2.83 0.71" in lines
+    assert "n atrium 3 3 2 2" in lines
+    assert "mean of 1 wall – – – –" in lines
+    assert "n wall 0 0 0 0" in lines
     assert "handled as MONAI does" in " ".join(text.split())
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(map(len, text.splitlines())) <= 80
 
     data = json.loads(evaluation.to_json(tmp_path / "metrics.json"))
     assert data == json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
