@@ -242,9 +242,10 @@ def evaluate(
     """
     from .cohort.cohort import CLASS_COLORS, Class, Cohort, summary
     from .cohort.discovery import class_values
-    from .evaluation.metrics import Evaluation, evaluate_folders
+    from .evaluation.metrics import Evaluation, evaluate_folders, part_notes
 
     known: tuple[Class, ...] | None = None
+    loaded: Cohort | None = None
     files: Path | dict[str, Path] = labels
     if labels.is_file() or RunFolder(labels).run_file.exists():
         loaded = Cohort.load(labels) if labels.is_file() else _cohort_of(RunFolder(labels))
@@ -257,6 +258,9 @@ def evaluate(
             for number, (name, item) in enumerate(zip(names, classes, strict=True))
         )
     evaluation = evaluate_folders(predictions, files, known)
+    if loaded is not None:
+        told = part_notes(loaded, {row.case for row in evaluation.rows})
+        evaluation = Evaluation(evaluation.rows, (*told, *evaluation.notes))
     if names:
         if unknown := [name for name in names if name not in evaluation.class_names]:
             msg = f"--classes names {summary(unknown)}, expected of {summary(evaluation.class_names, 12)}."

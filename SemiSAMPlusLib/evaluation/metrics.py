@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..cohort.boxes import bounding_box
-from ..cohort.cohort import CLASS_COLORS, Class, summary
+from ..cohort.cohort import CLASS_COLORS, Class, Cohort, summary
 from ..cohort.layouts import SUFFIXES, stem
 from ..cohort.outputs import folded, holds_class_indices, read_classes, read_segmentation, segment_name_faults
 from ..errors import VolumeError
@@ -248,6 +248,24 @@ def empty_notes(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return ``EMPTY_NOTE`` where one of the rows has a value that is not finite."""
     finite = all(math.isfinite(getattr(row, measure)) for row in rows for measure, _ in MEASURES)
     return () if finite else (EMPTY_NOTE,)
+
+
+def part_notes(cohort: Cohort, cases: Collection[str]) -> tuple[str, ...]:
+    """Return what a reader of an evaluation should know of the parts that its cases play in their cohort.
+
+    Args:
+        cohort: The cohort that the specialist was trained on.
+        cases: The names of the cases that were evaluated.
+    """
+    learned = [case.name for case in cohort.labeled if case.name in cases]
+    chose = [case.name for case in cohort.validation if case.name in cases]
+    lacking = [case.name for case in cohort.test if case.label is not None and case.name not in cases]
+    told = (
+        (learned, "Labelled in training, which learned them by heart, so that they say nothing of other cases"),
+        (chose, "Held out in training, where they chose the checkpoint, so that others may be a little lower"),
+        (lacking, "Test cases without a prediction"),
+    )
+    return tuple(f"{what}: {summary(names)}." for names, what in told if names)
 
 
 def format_measure(value: float, measure: str) -> str:

@@ -286,6 +286,34 @@ def test_evaluate_takes_classes(place: Path, capsys: pytest.CaptureFixture[str])
     assert "--classes names ventricle, expected of atrium" in what
 
 
+def test_evaluate_says_which_cases_training_knew_and_which_test_cases_are_missing(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = place / "labels"
+    parts = ["--labeled", "phantom-01", "--validation", "phantom-02", "--test", "phantom-04", "phantom-05"]
+    cohort = tmp_path / "cohort.json"
+    assert main(["cohort", str(place), *parts, "-o", str(cohort)]) == 0
+    predictions = tmp_path / "predictions"
+    shutil.copytree(labels, predictions)
+    capsys.readouterr()
+    scores = tmp_path / "scores.json"
+    assert main(["evaluate", str(predictions), str(cohort), "--json", str(scores)]) == 0
+    learned, chose = json.loads(scores.read_text(encoding="utf-8"))["notes"][:2]
+    assert learned.startswith("Labelled in training")
+    assert learned.endswith(": phantom-01.")
+    assert chose.startswith("Held out in training")
+    assert chose.endswith(": phantom-02.")
+    assert "Labelled in training" in capsys.readouterr().out
+
+    for name in ("phantom-01", "phantom-02", "phantom-05"):
+        next(predictions.glob(f"{name}.*")).unlink()
+    assert main(["evaluate", str(predictions), str(cohort), "--json", str(scores)]) == 0
+    notes = json.loads(scores.read_text(encoding="utf-8"))["notes"]
+    assert notes[0] == "Test cases without a prediction: phantom-05."
+    assert main(["evaluate", str(predictions), str(labels), "--json", str(scores)]) == 0
+    assert json.loads(scores.read_text(encoding="utf-8"))["notes"] == []
+
+
 def test_a_run_is_not_trained_twice(run: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     what, remedy = _fails(["train", place / "cohort.json", "--run", run, "--generalists", *TINY], capsys)
     assert "already holds a run" in what
