@@ -380,7 +380,7 @@ def _label_values(path: Path, label: sitk.Image) -> list[int]:
     if any(_count_not_finite(path, label)):
         odd.add(math.nan)
     if odd:
-        shown = summary([f"{value:g}" for value in sorted(odd)], 4)
+        shown = summary([f"{value:.9g}" for value in sorted(odd)], 4)
         what = f"{path}: holds values that are not whole numbers ({shown}), expected one whole number per class."
         remedy = "Save the label as integers; where it was resampled, do it anew with nearest-neighbour interpolation."
         raise VolumeError(what, remedy)

@@ -232,6 +232,11 @@ def not_whole_numbers(cohort):
     return cohort, ["b label.nii.gz", "not whole numbers (0.5)", "expected one whole number per class", "nearest"]
 
 
+def hardly_not_whole_numbers(cohort):
+    save(cube(1, 2).astype(np.float32) * np.float32(1 - 1e-7), label_of(cohort, "b"))
+    return cohort, ["b label.nii.gz", "not whole numbers (0.999999881, 1.99999976)"]
+
+
 def unexpected_value(cohort):
     save(cube(1, 2, 5), label_of(cohort, "b"))
     return cohort, ["b label.nii.gz", "value(s) 5", "expected 0 and anterior = 1, posterior = 2", "--classes"]
@@ -364,6 +369,7 @@ FAULTS = [
     not_orthonormal,
     empty_dicom_folder,
     not_whole_numbers,
+    hardly_not_whole_numbers,
     unexpected_value,
     unexpected_value_in_validation,
     no_class_in_a_labelled_case,
