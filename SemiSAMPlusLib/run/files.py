@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 _RENAME_TRIES, _RENAME_PATIENCE = 40, 10.0
 #: How often a file is read while it is being replaced, which lasts no longer than an instant.
 _READ_TRIES = 4
+#: How much of a file's name its temporary name keeps, in characters, which may be four bytes of at most 255 each.
+_KEPT = 48
 #: How temporary files are named: as nobody else names files.
 _TEMPORARY = re.compile(r"\.semisamplus-[0-9a-f]{8}\..+")
 
@@ -25,7 +27,8 @@ _TEMPORARY = re.compile(r"\.semisamplus-[0-9a-f]{8}\..+")
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on leaving without error it takes the place of ``path``.
 
-    The temporary name keeps every suffix of ``path``, because writers choose their format by it. The file is
+    The temporary name keeps the suffixes of ``path``, because writers choose their format by it, but not all of a name
+    that is as long as the system allows. The file is
     flushed to the disk before it is renamed, so after a crash there is either the old file or the new one, whole. It may be
     read by whom the user's other new files may be read by.
 
@@ -34,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path).absolute()  # '.' has no name.
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".semisamplus-{uuid4().hex[:8]}.{path.name}")
+    temporary = path.with_name(f".semisamplus-{uuid4().hex[:8]}.{path.name[-_KEPT:]}")
     try:
         temporary.touch()
         # Some writers make a file that only its owner may read; others share runs and caches on a server.

@@ -287,6 +287,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["volume.nii.gz"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows counts the folders of a path too")
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    path = tmp_path / f"{'ü' * 120}.nii.gz"
+    write_text_atomically(path, "new")
+    assert path.read_text(encoding="utf-8") == "new"
+
+
 @pytest.mark.parametrize("kind", [RunFolder, JobFolder])
 def test_a_new_owner_sweeps_out_nothing_of_others(tmp_path: Path, kind: type[JobFolder]) -> None:
     theirs = [tmp_path / ".20240131.notes.txt", tmp_path / "below" / ".deadbeef.notes.txt"]
