@@ -511,7 +511,8 @@ def _show_cohort(found: Cohort, title: str) -> None:
     from .cohort.cohort import summary
 
     console = make_console()
-    table = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", title_style="bold")
+    console.print(title, style="bold", markup=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("Part")
     table.add_column("Cases", justify="right")
     table.add_column("Which", overflow="fold")

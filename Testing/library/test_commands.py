@@ -211,7 +211,7 @@ def test_cohort_tells_what_it_found(place: Path, tmp_path: Path, capsys: pytest.
     assert [len(part) for part in (found.labeled, found.unlabeled, found.validation, found.test)] == [2, 1, 1, 1]
     assert all(case.label is None for case in found.unlabeled)
     text = capsys.readouterr().out
-    assert "a folder with images/ and labels/" in text
+    assert f"{place}: a folder with images/ and labels/" in text.splitlines()
     assert re.search(r"labelled +2 +phantom-01, phantom-02", text)
     assert re.search(r"test +1 +phantom-05", text)
     assert "atrium = 1" in text
