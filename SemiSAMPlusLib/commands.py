@@ -217,7 +217,7 @@ def predict(
     if progress.reason == "stopped":
         console.print(f"Stopped after {len(written)} predictions, in {output}.", markup=False, soft_wrap=True)
         return STOPPED
-    if images:
+    if images or not any(case.label for case in _cohort_of(RunFolder(source)).test):
         console.print(f"{len(written)} predictions in {output}.", markup=False, soft_wrap=True)
     else:
         _next(f"{len(written)} predictions in {output}. Next:", "semisamplus", "evaluate", output, source)

@@ -277,6 +277,22 @@ def test_predict_takes_files_and_folders(run: Path, place: Path, tmp_path: Path)
         assert sorted(path.name for path in output.glob("*.nii.gz")) == sorted(path.name for path in given)
 
 
+def test_an_evaluation_comes_next_only_where_there_are_labels(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    described = RunFolder(other).describe()
+    for case in described["cohort"]["cases"]:
+        if case["role"] == "test":
+            del case["label"]
+    RunFolder(other).write_description(described)
+    for source, is_next in ((run, True), (other, False)):
+        capsys.readouterr()
+        assert main(["predict", str(source), "-o", str(tmp_path / f"labels {is_next}")]) == 0
+        assert ("semisamplus evaluate" in capsys.readouterr().out) == is_next
+
+
 def test_evaluate_takes_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = str(place / "labels")
     assert main(["evaluate", labels, labels, "--classes", "left atrium=1"]) == 0
