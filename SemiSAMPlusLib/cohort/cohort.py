@@ -171,18 +171,19 @@ class Cohort:
             raise CohortError([fault])
         try:
             classes = tuple(
-                Class(c["name"], tuple(int(v) for v in c["values"]), tuple(c["color"])) for c in data["classes"]
+                Class(c["name"], tuple(int(v) for v in _list(c, "values")), tuple(_list(c, "color")))
+                for c in _list(data, "classes")
             )
             cases = tuple(
                 Case(
                     name=c["name"],
-                    images=tuple(relative_to / image for image in c["images"]),
+                    images=tuple(relative_to / image for image in _list(c, "images")),
                     label=relative_to / c["label"] if c.get("label") else None,
                     role=Role(c["role"]),
                 )
-                for c in data["cases"]
+                for c in _list(data, "cases")
             )
-            channels = tuple(data["channels"])
+            channels = tuple(_list(data, "channels"))
         except (KeyError, TypeError, ValueError) as error:
             fault = SemiSAMPlusError(
                 f"The cohort's description is broken: {type(error).__name__}: {error}.",
@@ -237,6 +238,15 @@ class Cohort:
             classes=classes,
             channels=channels,
         )
+
+
+def _list(data: Any, key: str) -> Sequence[Any]:
+    """Return a list of a description; a text, taken for one, would fall into its letters."""
+    value = data[key]
+    if not isinstance(value, list | tuple):
+        msg = f"'{key}' is {value!r}, expected a list"
+        raise TypeError(msg)
+    return value
 
 
 def summary(names: Iterable[str], limit: int = 6) -> str:

@@ -642,3 +642,18 @@ def test_time_points_in_one_dicom_series_are_refused(tmp_path):
     folder = write_dicom(tmp_path / "p1", 1, positions=(0, 1, 0, 1))
     with pytest.raises(VolumeError, match=r"p1: its slices lie .* each time point or echo into a folder of its own"):
         read_image(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda data: data["cases"][0].update(images="h/a.nii.gz"), "'images' is 'h/a.nii.gz', expected a list"),
+        (lambda data: data["classes"][0].update(values="12"), "'values' is '12', expected a list"),
+        (lambda data: data.update(channels="ct"), "'channels' is 'ct', expected a list"),
+    ],
+)
+def test_a_text_is_not_taken_for_a_list_of_letters(folder, spoil, words):
+    data = find_cohort(folder, classes=["atrium=1"]).to_dict()
+    spoil(data)
+    with pytest.raises(CohortError, match=re.escape(words)):
+        Cohort.from_dict(data)
