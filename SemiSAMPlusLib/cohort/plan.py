@@ -22,6 +22,8 @@ from .volume import read_grid, read_image, resample, training_grid, triple
 _BUDGET = {"cpu": (320_000, 210_000), "gpu": (1_600_000, 1_000_000)}
 #: Patch sizes are multiples of this many voxels, so that a network can halve them; some want larger steps.
 PATCH_STEP = 8
+#: More voxels than a scan may have on the training grid: as 32-bit numbers they would take 4 GB a channel.
+_MOST_VOXELS = 10**9
 #: Share of a labelled structure's voxels in its largest piece from which the structure is taken to be one piece.
 _ONE_PIECE = 0.99
 
@@ -79,11 +81,13 @@ def plan_training(cohort: Cohort, config: TrainingConfig, *, on_gpu: bool, step:
         step: What the specialist wants patch sizes to be multiples of, in voxels.
 
     Raises:
-        ConfigError: If a patch was set that cannot be halved.
+        ConfigError: If a patch was set that cannot be halved, or voxels so small that a scan of them could not be held.
     """
     cases = cohort.labeled + cohort.unlabeled + cohort.validation
     headers = [_header(case) for case in cases]
     extents = np.asarray([extent for extent, _ in headers])
+    if config.spacing is not None:
+        _require_few_voxels(cases, extents, config.spacing)
     scan_budget, patch_budget = _BUDGET["gpu" if on_gpu else "cpu"]
     spacing = config.spacing or _spacing(extents, [native for _, native in headers], scan_budget)
     patch = config.patch or _patch(np.median(extents, axis=0) / spacing, patch_budget, step)
@@ -116,20 +120,31 @@ def without_several_pieces(plan: Plan, cohort: Cohort) -> Plan:
 def _header(case: Case) -> tuple[np.ndarray, float]:
     """Return a scan's extent (z, y, x) in mm in the training orientation, and the middle one of its voxel's sides in mm."""
     native = read_grid(case.images[0])
-    grid = training_grid(native.reference(), 1.0)
-    return np.asarray(grid.shape, dtype=float), float(np.median(native.spacing))
+    finest = min(native.spacing)  # Of which a scan has many, also one under a microscope.
+    extent = np.asarray(training_grid(native.reference(), finest).shape) * finest
+    return extent, float(np.median(native.spacing))
+
+
+def _require_few_voxels(cases: Sequence[Case], extents: np.ndarray, spacing: float) -> None:
+    counts = extents.prod(axis=1) / spacing**3
+    largest = int(counts.argmax())
+    if counts[largest] > _MOST_VOXELS:
+        msg = (
+            f"The setting 'spacing' is {spacing:g} mm, at which {cases[largest].name} has {counts[largest]:.2g} voxels"
+        )
+        raise ConfigError(f"{msg}, expected {_MOST_VOXELS:.0e} at most.", "Give --spacing a greater value, in mm.")
 
 
 def _spacing(extents: np.ndarray, natives: Sequence[float], budget: int) -> float:
     """Return the voxel size that fits the median scan into the budget, no finer than scans are, in readable steps."""
     fitting = float((np.median(extents.prod(axis=1)) / budget) ** (1 / 3))
     spacing = max(fitting, float(np.median(natives)))
-    step = 0.05 if spacing < 2 else 0.25
-    return (
-        max(step, round(np.ceil(spacing / step - 1e-6) * step, 4))
-        if fitting > np.median(natives)
-        else round(spacing, 4)
-    )
+    magnitude = 10.0 ** min(0, np.floor(np.log10(spacing)) + 1)  # 1 from 0.1 mm on.
+    readable = spacing / magnitude
+    if fitting > np.median(natives):
+        step = 0.05 if spacing < 2 else 0.25
+        readable = np.ceil(readable / step - 1e-6) * step
+    return round(float(round(readable, 4) * magnitude), 12)
 
 
 def _patch(shape: np.ndarray, budget: int, step: int) -> tuple[int, int, int]:

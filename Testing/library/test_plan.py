@@ -82,6 +82,22 @@ def test_the_hippocampus(tmp_path: Path) -> None:
     assert plan.one_piece == (True, True)
 
 
+@pytest.mark.parametrize("spacing", [0.02, 0.0006])
+def test_a_scan_under_a_microscope_is_planned_like_a_large_one(tmp_path: Path, spacing: float) -> None:
+    """Micro-CT and OCT: extents far below a millimetre, voxels of micrometres."""
+    large = plan_training(_write(tmp_path / "a", (60, 120, 140), (1000 * spacing,) * 3), CONFIG, on_gpu=False)
+    tiny = plan_training(_write(tmp_path / "b", (60, 120, 140), (spacing,) * 3), CONFIG, on_gpu=False)
+    assert tiny.patch == large.patch
+    assert tiny.spacing == pytest.approx(large.spacing / 1000, rel=0.1)
+
+
+def test_a_spacing_in_a_wrong_unit_is_refused(tmp_path: Path) -> None:
+    cohort = _write(tmp_path, (60, 120, 140), (1.0, 1.0, 1.0))
+    with pytest.raises(ConfigError, match=r"'spacing' is 0.001 mm, at which case-0 has 1e\+15 voxels") as error:
+        plan_training(cohort, TrainingConfig(spacing=0.001), on_gpu=False)
+    assert "--spacing" in error.value.remedy
+
+
 def test_a_ct(tmp_path: Path) -> None:
     """Thick slices; values in HU, whose window is that of the labelled structure."""
     cohort = _write(tmp_path, (40, 160, 160), (1.6, 1.6, 5.0), air=-1000, inside=60)
