@@ -21,7 +21,7 @@ from ..cohort.plan import Plan
 from ..cohort.volume import Grid, read_grid
 from ..errors import VolumeError, WeightsError
 from ..run.files import replacing, write_text_atomically
-from ..run.folder import specialist_in
+from ..run.folder import RunFolder, specialist_in
 from .device import usable_precision
 from .inference import predict_probabilities
 from .native import native_classes, native_entropy
@@ -150,9 +150,10 @@ class Specialist:
             state = load_file(folder / "weights.safetensors", device="cpu")
         except (OSError, ValueError, AttributeError, SafetensorError) as error:
             msg = f"{folder}: holds no trained specialist that can be read ({error})."
-            raise WeightsError(
-                msg, "Give the folder of a run that this version finished, or its folder `specialist`."
-            ) from error
+            remedy = "Give the folder of a run that this version finished, or its folder `specialist`."
+            if RunFolder(folder).checkpoints.is_dir():
+                remedy = f"Its training has not come to its end: `semisamplus resume {folder}` goes on with it."
+            raise WeightsError(msg, remedy) from error
         plan = Plan.from_dict(described["plan"])
         classes = tuple(Class(c["name"], tuple(c["values"]), tuple(c["color"])) for c in described["classes"])
         network = build_specialist(

@@ -262,6 +262,9 @@ def test_a_run_that_broke_after_its_last_step_is_finished(
         patch.setattr(Trainer, "export", _break)
         with pytest.raises(ZeroDivisionError):
             train(cohort, tiny_config(iterations=3), tmp_path / "run")
+    with pytest.raises(WeightsError) as error:
+        Specialist.load(tmp_path / "run")
+    assert f"`semisamplus resume {tmp_path / 'run'}`" in error.value.remedy
     run = resume(tmp_path / "run")
     assert weights_of(run.path) == weights_of(train(cohort, tiny_config(iterations=3), tmp_path / "whole").path)
     assert run.report.exists()
