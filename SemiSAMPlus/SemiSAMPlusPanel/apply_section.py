@@ -18,7 +18,7 @@ from .prediction import Prediction
 from .run import Run
 from .state import PanelState
 from .text import _
-from .widgets import Later, connect_path, fill_combo, fit_height, load_ui, say, set_path, show, time_text
+from .widgets import Later, connect_path, fill_combo, fit_height, load_ui, row_height, say, set_path, show, time_text
 
 _ROWS_SHOWN, _ROW_HEIGHT = 5, 20
 
@@ -157,7 +157,7 @@ class ApplySection:
         for number, row in enumerate(self._rows):
             if number >= listed.count:
                 listed.addItem(qt.QListWidgetItem())
-                listed.item(number).setSizeHint(qt.QSize(40, _ROW_HEIGHT))
+                listed.item(number).setSizeHint(qt.QSize(40, row_height(listed, _ROW_HEIGHT)))
             item = listed.item(number)
             if item.text() != row.name:
                 item.setText(row.name)

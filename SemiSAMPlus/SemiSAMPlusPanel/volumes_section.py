@@ -15,7 +15,7 @@ from SemiSAMPlusLib.errors import SemiSAMPlusError
 from .cases import LAYER_ATTRIBUTE, CaseRow
 from .state import PanelState
 from .text import _
-from .widgets import Later, color, color_icon, fit_height, load_ui, say, show
+from .widgets import Later, color, color_icon, fit_height, load_ui, row_height, say, show
 
 CASE, ROLE, SEGMENTATION, CHECK, FIGURE = range(5)
 _ROWS_SHOWN, _STRUCTURES_SHOWN = 8, 4
@@ -47,7 +47,7 @@ class VolumesSection:
             header.setSectionResizeMode(column, qt.QHeaderView.Fixed)
             header.resizeSection(column, width)
         header.setSectionResizeMode(CASE, qt.QHeaderView.Stretch)
-        table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
+        table.verticalHeader().setDefaultSectionSize(row_height(table, _ROW_HEIGHT))
         table.connect("itemSelectionChanged()", self._show_buttons)
         self.ui.addFolderButton.connect("clicked(bool)", self._add_folder)
         self.ui.suggestButton.connect("clicked(bool)", self._suggest)
@@ -222,7 +222,7 @@ class VolumesSection:
         for number, (name, rgb) in enumerate(structures):
             if number >= listed.count:
                 listed.addItem(qt.QListWidgetItem())
-                listed.item(number).setSizeHint(qt.QSize(40, _LINE_HEIGHT))
+                listed.item(number).setSizeHint(qt.QSize(40, row_height(listed, _LINE_HEIGHT)))
             item = listed.item(number)
             if item.text() != name:
                 item.setText(name)

@@ -15,7 +15,7 @@ from SemiSAMPlusLib.generalist.inventory import WeightsState, weights_states
 from .state import PanelState
 from .text import _
 from .weights_job import WeightsJob
-from .widgets import ask, bytes_text, color, fit_height, load_ui, say, show, time_text
+from .widgets import ask, bytes_text, color, fit_height, load_ui, row_height, say, show, time_text
 
 NAME, STATE, LICENCE = range(3)
 _ROWS_SHOWN, _ROW_HEIGHT = 8, 22
@@ -78,7 +78,7 @@ class WeightsSection:
             for name, facts in self._facts.items():
                 item = qt.QTreeWidgetItem([facts.title, "", _short_licence(facts)])
                 item.setData(NAME, qt.Qt.UserRole, name)
-                item.setSizeHint(NAME, qt.QSize(60, _ROW_HEIGHT))
+                item.setSizeHint(NAME, qt.QSize(60, row_height(tree, _ROW_HEIGHT)))
                 item.setToolTip(NAME, f"{facts.title} ({name})\n{catalog()[name].purpose}")
                 item.setToolTip(LICENCE, facts.license)
                 tree.addTopLevelItem(item)

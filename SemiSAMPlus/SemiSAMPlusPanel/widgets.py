@@ -14,6 +14,9 @@ from .text import _
 _UI = Path(__file__).resolve().parents[1] / "Resources" / "UI"
 
 Tone = Literal["plain", "quiet", "good", "warning", "error"]
+#: How high a line of text usually is, in pixels, for which heights of rows are meant.
+_USUAL_LINE = 16
+
 #: Text colours on a light and on a dark panel; each has a contrast of 4.5 or more there.
 _COLORS: dict[str, tuple[str, str]] = {
     "quiet": ("#5a5f66", "#a9afb8"),
@@ -155,9 +158,14 @@ def connect_path(edit: Any, changed: Callable[[str], Any]) -> None:
     edit.connect("validInputChanged(bool)", lambda valid: None if valid else changed(edit.currentPath))
 
 
-def fit_height(view: Any, rows: int, row_height: int, *, header: int = 0) -> None:
-    """Make a list or table just high enough for so many rows."""
-    height = rows * row_height + header + 2 * view.frameWidth
+def row_height(view: Any, usual: int) -> int:
+    """Return how high a row of a list or table is: ``usual`` pixels, and more where text is larger than usually."""
+    return usual + max(0, view.fontMetrics().height() - _USUAL_LINE)
+
+
+def fit_height(view: Any, rows: int, usual: int, *, header: int = 0) -> None:
+    """Make a list or table just high enough for so many rows, which :func:`row_height` tells the height of."""
+    height = rows * row_height(view, usual) + header + 2 * view.frameWidth
     if view.maximumHeight != height or view.minimumHeight != height:
         view.setFixedHeight(height)
 

@@ -241,3 +241,20 @@ def test_nothing_that_is_chosen_by_name_is_lost_when_the_panel_is_left_and_enter
     stage.panel.exit()
     stage.panel.enter()
     assert stage.find("methodCombo").currentText == "Supervised"
+
+
+@pytest.mark.parametrize(("points", "least"), [(8, 20), (30, 21)])
+def test_rows_are_as_high_as_their_text_needs(scene: Any, points: int, least: int) -> None:
+    import host
+    import qt
+
+    host.load_module(ROOT / "SemiSAMPlus")
+    from SemiSAMPlusPanel.widgets import fit_height, row_height
+
+    listed = qt.QListWidget()
+    listed.setFont(qt.QFont("Sans Serif", points))
+    high = row_height(listed, 20)
+    assert high >= max(least, listed.fontMetrics().height() + 4)
+    assert (high == 20) == (points == 8)
+    fit_height(listed, 3, 20)
+    assert listed.maximumHeight == 3 * high + 2 * listed.frameWidth
