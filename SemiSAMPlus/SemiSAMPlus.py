@@ -47,7 +47,7 @@ class SemiSAMPlus(ScriptedLoadableModule):
             "<p>Trains a segmentation specialist from a few labelled and many unlabelled volumes, helped by promptable "
             "foundation models. Pick volumes, a few of them with a segmentation; press <i>Start training</i>; watch loss, Dice, "
             "predictions, prompts and uncertainty while it trains; correct what is most uncertain, train on, and apply "
-            "the specialist to new volumes. The training is a process of its own: it goes on when Slicer closes.</p>"
+            "the specialist to new volumes. Training runs in a separate process: it continues when Slicer is closed.</p>"
             '<p>How to: <a href="https://github.com/SemiSAMPlus/SlicerSemiSAMPlus">README</a>. From the Python console: '
             "<code>slicer.util.getModuleLogic('SemiSAMPlus')</code>.</p>"
         )

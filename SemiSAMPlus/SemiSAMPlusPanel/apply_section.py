@@ -161,7 +161,7 @@ class ApplySection:
             item = listed.item(number)
             if item.text() != row.name:
                 item.setText(row.name)
-                item.setToolTip(_("Whether {name} is segmented").format(name=row.name))
+                item.setToolTip(_("Check to segment {name}").format(name=row.name))
             item.setData(qt.Qt.UserRole, row.key)
             item.setCheckState(qt.Qt.Checked if self._is_checked(row) else qt.Qt.Unchecked)
         listed.blockSignals(was_blocked)
@@ -231,7 +231,7 @@ class ApplySection:
             if prediction.warning:
                 self._message = (f"{self._message[0]} {prediction.warning}", "warning")
         elif prediction.state == "stopped":
-            self._message = (_("Cancelled; what is done is kept."), "warning")
+            self._message = (_("Cancelled; finished segmentations are kept."), "warning")
         elif prediction.error is not None:
             self._message = (" ".join(prediction.error[:2]), "error")
         self._show_prediction()
@@ -276,7 +276,7 @@ class ApplySection:
         corrected = self.state.logic.corrected(row.volume) if row is not None else None
         ui.makeLabeledButton.enabled = corrected is not None
         ui.makeLabeledButton.toolTip = (
-            _("Let {name} teach: the case becomes a labelled one").format(name=corrected.GetName())
+            _("Train with {name}: the case becomes a labelled one").format(name=corrected.GetName())
             if corrected is not None
             else _("Edit a copy of the prediction first")
         )
@@ -296,7 +296,7 @@ class ApplySection:
             self._note = (f"{error.what} {error.remedy}", "error")
         else:
             self._note = (
-                _("'{name}' is a copy to be edited; then make it labelled.").format(name=node.GetName()),
+                _("'{name}' is a copy that you can edit; then press Make labelled.").format(name=node.GetName()),
                 "good",
             )
             _open_segment_editor(node, row.volume)
@@ -311,7 +311,7 @@ class ApplySection:
         except SemiSAMPlusError as error:
             self._note = (f"{error.what} {error.remedy}", "error")
         else:
-            self._note = (_("{name} is labelled now. Train on, to learn from it.").format(name=row.name), "good")
+            self._note = (_("{name} is now labelled. Press Train on to learn from it.").format(name=row.name), "good")
         self._refresh_later()
 
     def _train_on(self, *_args: object) -> None:

@@ -309,7 +309,7 @@ class CaseTable:
         if row.role is None:
             return None
         if row.role in WITH_LABEL and not row.has_label:
-            what = _("'{case}': is to be {role} and has no segmentation.").format(case=row.name, role=_words(row.role))
+            what = _("'{case}': is {role}, but has no segmentation.").format(case=row.name, role=_words(row.role))
             return f"{what} {_('Choose its segmentation, or make it unlabelled.')}"
         if row.volume is None:
             return self._file_faults.get(_file_key({"image": row.key, "label": row.label and str(row.label)}))
@@ -515,7 +515,7 @@ def _file_fault(entry: dict[str, Any]) -> str | None:
     for path in filter(None, (image, label)):
         if not os.path.exists(path):
             what = _("{file}: does not exist, or may not be read, expected a volume.").format(file=path)
-            return f"{what} {_('Bring it back, or take the case out of the table.')}"
+            return f"{what} {_('Restore the file, or remove the case from the table.')}"
     if label is None or os.path.isdir(image) or os.path.isdir(label):
         return None
     mine, other = geometry_of_file(label), geometry_of_file(image)
@@ -524,7 +524,7 @@ def _file_fault(entry: dict[str, Any]) -> str | None:
     what = _("{label}: is not on the grid of its image: {mine}; expected {other}.").format(
         label=label, mine=mine.words(), other=other.words()
     )
-    return f"{what} {_('Resample the label onto the image, or export it anew.')}"
+    return f"{what} {_('Resample the label onto the image, or export it again.')}"
 
 
 def _require_overlap(volume: Any, segmentation: Any) -> None:
@@ -546,7 +546,7 @@ def _require_overlap(volume: Any, segmentation: Any) -> None:
     for axis, name in enumerate(("R", "A", "S")):
         if mine[2 * axis] > other[2 * axis + 1] or mine[2 * axis + 1] < other[2 * axis]:
             what = _(
-                "'{segmentation}': lies beside '{volume}': along {axis} from {a:.0f} to {b:.0f} mm, the volume from "
+                "'{segmentation}': does not overlap '{volume}': along {axis} it reaches from {a:.0f} to {b:.0f} mm, the volume from "
                 "{c:.0f} to {d:.0f} mm."
             ).format(
                 segmentation=segmentation.GetName(),

@@ -114,7 +114,7 @@ class SlicerInstaller:
                     reason=str(error) or type(error).__name__
                 )
                 remedy = _(
-                    "Check the network and the room on the disk, and try again; Slicer's Python console shows what pip said."
+                    "Check the network and the free disk space, and try again; Slicer's Python console shows the output of pip."
                 )
                 raise SemiSAMPlusError(what, remedy) from error
 
@@ -126,7 +126,7 @@ class SlicerInstaller:
                 what = _("The installation replaced Slicer's {package} {was} by {now}.").format(
                     package=name, was=was, now=now
                 )
-                remedy = _("Bring it back: slicer.util.pip_install('{package}=={was}'), and restart Slicer.")
+                remedy = _("Restore it with slicer.util.pip_install('{package}=={was}'), and restart Slicer.")
                 raise SemiSAMPlusError(what, remedy.format(package=name, was=was))
 
     def _check_imports(self) -> None:
@@ -145,7 +145,7 @@ class SlicerInstaller:
             what = _("Not everything that was installed can be imported ({reason}).").format(
                 reason=lines[-1] if lines else process.returncode
             )
-            raise SemiSAMPlusError(what, _("Restart Slicer and try again; or install the package that is named anew."))
+            raise SemiSAMPlusError(what, _("Restart Slicer and try again, or reinstall the package that is named."))
 
 
 def _install_torch(requirement: str, progress: Progress) -> None:
@@ -153,10 +153,10 @@ def _install_torch(requirement: str, progress: Progress) -> None:
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ImportError:
-        what = _("The extension 'PyTorch' is not installed, and torch comes from it.")
+        what = _("The extension 'PyTorch', which installs torch, is not installed.")
         remedy = _("Install 'PyTorch' in the Extensions Manager, restart Slicer, and try again.")
         raise SemiSAMPlusError(what, remedy) from None
-    progress(_("Installing torch by the PyTorch extension; this takes minutes, and Slicer waits for it …"))
+    progress(_("Installing torch with the PyTorch extension; this takes minutes, and Slicer waits for it …"))
     wait_a_little(0.0)  # So that the line is seen.
     try:
         installed = PyTorchUtilsLogic().installTorch(

@@ -208,7 +208,7 @@ class CohortExport:
             raise VolumeError(what, _("Draw it in Segment Editor, choose another segmentation, or make it unlabelled."))
         if overlap:
             text = _(
-                "'{segmentation}': {count} voxels belong to several segments; the later segment in the list has them."
+                "'{segmentation}': {count} voxels belong to several segments; they are assigned to the later segment in the list."
             )
             self.notes.append(text.format(segmentation=row.segmentation.GetName(), count=overlap))
         target = self._folder / "inputs" / "labels" / f"{safe_id(row.name)}.nrrd"
@@ -301,7 +301,7 @@ def image_file(volume: Any, target: Path) -> tuple[Path, str | None]:
     write_volume(volume.GetImageData(), geometry.matrix, target)
     if volume.GetParentTransformNode() is None:
         return target, None
-    text = _("'{volume}': its transform was applied to the copy that is trained on; the scene stays as it is.")
+    text = _("'{volume}': its transform was applied to the copy used for training; the scene is not changed.")
     return target, text.format(volume=volume.GetName())
 
 
@@ -436,7 +436,7 @@ def write_volume(image: Any, matrix: np.ndarray, path: Path, *, compress: bool =
 
 def _not_written(path: Path, reason: str) -> VolumeError:
     what = _("{file}: cannot be written ({reason}).").format(file=path, reason=reason)
-    return VolumeError(what, _("Check the folder's permissions and the room on its disk, or choose another folder."))
+    return VolumeError(what, _("Check the folder's permissions and the free disk space, or choose another folder."))
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -446,7 +446,7 @@ def _read_array(path: Path) -> np.ndarray:
     storage.SetSingleFile(1)
     if not storage.ReadData(node) or node.GetImageData() is None:
         what = _("{file}: cannot be read as a label.").format(file=path)
-        raise VolumeError(what, _("Bring the file back, or take the case out of the table."))
+        raise VolumeError(what, _("Restore the file, or remove the case from the table."))
     return _voxels(node.GetImageData())
 
 

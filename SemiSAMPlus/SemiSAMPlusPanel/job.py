@@ -187,7 +187,7 @@ class ChildJob(FolderJob):
             what = _("{program}: cannot be started for {folder} ({reason}).").format(
                 program=command[0], folder=self.folder.path, reason=error
             )
-            raise SemiSAMPlusError(what, _("Check the folder's permissions and the room on the disk.")) from error
+            raise SemiSAMPlusError(what, _("Check the folder's permissions and the free disk space.")) from error
         _make_less_urgent(self._process.pid)
 
     @property
@@ -320,8 +320,8 @@ class SlicerClosing:
             SemiSAMPlusError: If Slicer is being closed.
         """
         if self._had_window and not _has_main_window():
-            what = _("Slicer is being closed, and what was waited for is not done yet.")
-            raise SemiSAMPlusError(what, _("A training that has begun goes on; logic.runs() finds it again."))
+            what = _("Slicer is being closed before the job that was waited for has finished.")
+            raise SemiSAMPlusError(what, _("A training that has begun continues; logic.runs() finds it again."))
 
 
 def _has_main_window() -> bool:

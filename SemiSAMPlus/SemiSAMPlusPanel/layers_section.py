@@ -235,12 +235,12 @@ def _words(kind: str) -> tuple[str, str]:
         name = kind.partition(":")[2]
         entry = catalog().get(name)
         title = entry.title if entry is not None else name
-        return _("Answer of {name}").format(name=title), _("What this generalist answers to the prompts")
+        return _("Answer of {name}").format(name=title), _("This generalist's answer to the prompts")
     return {
         "prediction": (_("Prediction"), _("What the specialist segments")),
         "prompts": (
             _("Prompts"),
-            _("The points in and around the structures, and the box, that the generalists are asked with"),
+            _("The points in and around the structures, and the boxes, with which the generalists are prompted"),
         ),
         "uncertainty": (_("Uncertainty"), _("How uncertain each voxel is, as a map over the slices")),
         UNCERTAIN_SEGMENT: (_("Uncertain segment"), _("Every voxel more uncertain than the threshold below")),

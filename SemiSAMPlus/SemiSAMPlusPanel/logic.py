@@ -247,7 +247,7 @@ class ModuleLogic:
             return self._runs[path]
         if not is_run_folder(path):
             what = _("{folder}: is not the folder of a run.").format(folder=path)
-            raise RunFolderError(what, _("Choose a folder that a training made; run.json lies in it."))
+            raise RunFolderError(what, _("Choose a folder that a training created; it contains run.json."))
         return self._look_after(Run(path, self._scene, self._start_job))
 
     def runs(self) -> list[RunSummary]:
@@ -266,7 +266,7 @@ class ModuleLogic:
         folder = run.folder if isinstance(run, Run) else RunFolder(Path(run))
         known = self._runs.get(folder.path)
         if known is not None and known.is_active:
-            what = _("{folder}: the run is at work.").format(folder=folder.path)
+            what = _("{folder}: the run is in progress.").format(folder=folder.path)
             raise RunFolderError(what, _("Stop it first."))
         if not os.path.isfile(folder.run_file) and known is not None:
             shutil.rmtree(folder.path, ignore_errors=True)  # It never came so far as to describe itself.
@@ -431,7 +431,7 @@ class ModuleLogic:
         segmentation.RemoveAttribute(DRAFT_ATTRIBUTE)
         row = self.cases.row(volume)
         if row is None:
-            what = _("'{volume}': is no case of the table.").format(volume=volume.GetName())
+            what = _("'{volume}': is not a case in the table.").format(volume=volume.GetName())
             raise VolumeError(what, _("Use a scalar volume of the scene."))
         self.cases.forget_file_of(volume)
         self.cases.set_segmentation(row, segmentation)
@@ -562,7 +562,7 @@ def _row(image: Any, label: Any, role: Role, taken: set[str]) -> CaseRow:
     if isinstance(image, str | Path):
         path = Path(image).absolute()
         if label is not None and not isinstance(label, str | Path):
-            what = _("{image}: its segmentation is {label}, expected a file, as the image is one.").format(
+            what = _("{image}: its segmentation is {label}, expected a file, because the image is a file.").format(
                 image=path, label=_called(label)
             )
             raise ConfigError(what, _("Load the image, or give a label file."))
@@ -601,9 +601,11 @@ def _require_trainable(rows: Iterable[CaseRow], config: TrainingConfig) -> None:
     roles = [row.role for row in rows]
     if Role.LABELED not in roles:
         what = _("No case is labelled, expected at least one.")
-        raise ConfigError(what, _("Draw a segmentation on one volume, and give the volume the part 'labelled'."))
+        raise ConfigError(what, _("Draw a segmentation on one volume, and give the volume the role 'labelled'."))
     if Role.UNLABELED not in roles and config.method != "supervised":
-        what = _("No case is unlabelled, and the method '{method}' learns from them.").format(method=config.method)
+        what = _("No case is unlabelled, but the method '{method}' learns from unlabelled cases.").format(
+            method=config.method
+        )
         raise ConfigError(what, _("Add unlabelled volumes, or choose the method 'supervised'."))
     unlabeled = [row.name for row in rows if row.role in (Role.LABELED, Role.VALIDATION) and not row.has_label]
     if unlabeled:
@@ -651,7 +653,7 @@ def _new_folder(root: Path, name: str) -> Path:
             else:
                 return folder
     except OSError as error:
-        what = _("{folder}: cannot be made a folder ({reason}).").format(folder=folder, reason=error.strerror)
+        what = _("{folder}: the folder cannot be created ({reason}).").format(folder=folder, reason=error.strerror)
         raise RunFolderError(what, _("Choose another folder for runs.")) from error
 
 

@@ -110,7 +110,7 @@ class MethodSection:
             choices.append((device["name"], text, _("The device '{name}'").format(name=device["name"])))
         chosen = self.state.parameters.device
         if chosen not in [name for name, _text, _tip in choices]:
-            unknown = _("not found now") if known else _("not looked for yet")
+            unknown = _("not available now") if known else _("not checked yet")
             choices.append((chosen, f"{chosen} ({unknown})", ""))
         fill_combo(self.ui.deviceCombo, choices, chosen)
         self.ui.deviceCombo.toolTip = self.ui.deviceCombo.currentText

@@ -27,7 +27,7 @@ def load_volume(scene: Any, path: Path, name: str) -> Any:
     )
     if node is None:
         what = _("{file}: cannot be loaded as a volume.").format(file=path)
-        raise VolumeError(what, _("Bring the file back, or correct its path."))
+        raise VolumeError(what, _("Restore the file, or correct its path."))
     return node
 
 

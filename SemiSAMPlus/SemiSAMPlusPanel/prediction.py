@@ -122,7 +122,7 @@ class Prediction:
             elif self._job is not None:
                 self._job.poll()
         except (SemiSAMPlusError, OSError) as error:
-            remedy = getattr(error, "remedy", _("Check the folder's permissions and the room on the disk."))
+            remedy = getattr(error, "remedy", _("Check the folder's permissions and the free disk space."))
             self._fail(getattr(error, "what", str(error)), remedy)
         finally:
             self._polling = False

@@ -216,7 +216,7 @@ class Run:
             SemiSAMPlusError: If the child process cannot be started.
         """
         if self.is_active or self.folder.is_running():
-            what = _("{folder}: the run is at work.").format(folder=self.folder.path)
+            what = _("{folder}: the run is in progress.").format(folder=self.folder.path)
             raise RunFolderError(what, _("Watch it, or stop it first."))
         if not self.can_resume:
             what = _("{folder}: the run cannot be resumed, it is {state}.").format(
@@ -267,7 +267,7 @@ class Run:
             self._attach(self._start_job(arguments, self.folder.path))
         except (SemiSAMPlusError, OSError) as error:
             self._preparation = None
-            remedy = getattr(error, "remedy", _("Check the folder's permissions and the room on the disk."))
+            remedy = getattr(error, "remedy", _("Check the folder's permissions and the free disk space."))
             self.error = (getattr(error, "what", str(error)), remedy, self.folder.path / OUTPUT_FILE)
             self._end("failed")
 
@@ -299,7 +299,7 @@ class Run:
             self._end("stopped")
             return
         if self.error is None:
-            what = _("{folder}: the training ended before it began.").format(folder=self.folder.path)
+            what = _("{folder}: the process ended before the training began.").format(folder=self.folder.path)
             self.error = (what, _("Start it again."), self.folder.path / OUTPUT_FILE)
         self._end("failed")
 

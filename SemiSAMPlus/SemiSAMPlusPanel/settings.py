@@ -43,7 +43,7 @@ def methods() -> list[tuple[str, str, str]]:
         (
             "mean-teacher",
             _("Mean teacher (default)"),
-            _("Under disturbance the specialist must agree with its own average."),
+            _("The specialist must agree with its own moving average when images are perturbed."),
         ),
         (
             "copy-paste",
@@ -65,9 +65,9 @@ def specialists() -> list[tuple[str, str, str]]:
     """Return each specialist, its title, and what it is good for, the default first."""
     return [
         ("unet3d", _("Residual U-Net (default)"), _("Small and fast; good on few labels and on a CPU.")),
-        ("vnet", _("V-Net"), _("The network that papers of this field compare with.")),
+        ("vnet", _("V-Net"), _("The network that papers in this field compare with.")),
         ("segresnet", _("SegResNet"), _("A residual encoder with a light decoder.")),
-        ("dynunet", _("DynUNet"), _("Laid out like nnU-Net; larger and slower.")),
+        ("dynunet", _("DynUNet"), _("Built like nnU-Net; larger and slower.")),
         ("swinunetr", _("Swin UNETR"), _("A transformer; wants a GPU and more labels.")),
     ]
 
@@ -196,7 +196,7 @@ def _field(field: dataclasses.Field, hint: Any, told: str) -> Field:
         str if choices else first,
         0 if many else len(parts),
     )
-    return replace(made, help=f"{made.help} {_('A semicolon stands between names.')}") if made.holds_names else made
+    return replace(made, help=f"{made.help} {_('Separate names with semicolons.')}") if made.holds_names else made
 
 
 def _told() -> dict[str, str]:

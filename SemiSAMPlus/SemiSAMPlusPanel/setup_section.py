@@ -77,5 +77,5 @@ class SetupSection:
         slicer.app.processEvents()
 
     def _restart(self, *_args: object) -> None:
-        if ask(_("Restart Slicer now? Save what is not saved first.")):
+        if ask(_("Restart Slicer now? Save your work first.")):
             slicer.util.restart()

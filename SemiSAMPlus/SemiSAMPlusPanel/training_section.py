@@ -109,10 +109,12 @@ class TrainingSection:
         if Role.LABELED not in roles:
             return _("To start, at least one case must be labelled: choose its segmentation and its role.")
         if Role.UNLABELED not in roles and state.parameters.method != "supervised":
-            return _("To start, at least one case must be unlabelled, or the method be supervised.")
+            return _("To start, at least one case must be unlabelled, or the method must be supervised.")
         faults = [row for row in rows if row.fault is not None and row.role is not None]
         if faults:
-            return _("To start, mend {name} or ignore it: its mark ✗ tells what is wrong.").format(name=faults[0].name)
+            return _("To start, correct {name} or ignore it: its mark ✗ says what is wrong.").format(
+                name=faults[0].name
+            )
         if self._structures() == []:
             return _("To start, check at least one structure to learn.")
         for name in state.parameters.generalists:
@@ -295,7 +297,7 @@ class TrainingSection:
 
     def _delete(self, *_args: object) -> None:
         run = self.state.run
-        question = _("Delete {folder} with all that is in it: weights, layers, report, predictions, copies of volumes?")
+        question = _("Delete {folder} with everything in it: weights, layers, report, predictions, copies of volumes?")
         if not ask(question.format(folder=run.folder.path)):
             return
         try:
@@ -331,25 +333,27 @@ def _state_text(run: Run) -> tuple[str, Any]:
     return {
         "preparing": (_("Preparing: {done} of {total} volumes written.").format(done=done, total=total), "plain"),
         "running": (
-            _("Training. It goes on when the scene or Slicer is closed.") if run.iteration else _("Getting ready …"),
+            _("Training. It continues when the scene or Slicer is closed.") if run.iteration else _("Getting ready …"),
             "plain",
         ),
-        "stopping": (_("Stopping after the step in work …"), "warning"),
+        "stopping": (_("Stopping after the current step …"), "warning"),
         "stopped": (
-            _("Stopped. Resume goes on from the last checkpoint.")
+            _("Stopped. Resume continues from the last checkpoint.")
             if run.can_resume
             else _("Stopped before it began. To start again, choose the run 'New training'."),
             "warning",
         ),
         "done": (_("Done. Look at the layers, or apply the specialist."), "good"),
         "failed": (
-            _("Failed. Resume goes on from the last checkpoint.")
+            _("Failed. Resume continues from the last checkpoint.")
             if run.can_resume
             else _("Failed. To start again, choose the run 'New training'."),
             "error",
         ),
         "unfinished": (
-            _("Ended without a word, perhaps with the computer. Resume goes on from the last checkpoint."),
+            _(
+                "Ended without a message, perhaps because the computer was shut down. Resume continues from the last checkpoint."
+            ),
             "warning",
         ),
     }[run.state]

@@ -101,7 +101,7 @@ class VolumesSection:
             if column in (CHECK, FIGURE):
                 item.setTextAlignment(qt.Qt.AlignCenter)
             table.setItem(number, column, item)
-        roles = _combo(_("Which part the case plays"))
+        roles = _combo(_("The role of the case"))
         for role, text, tip in _roles():
             roles.addItem(text, role)
             roles.setItemData(roles.count - 1, tip, qt.Qt.ToolTipRole)
@@ -118,7 +118,7 @@ class VolumesSection:
         _set_item(table.item(number, CASE), row.name, tip)
         roles = table.cellWidget(number, ROLE)
         _set_index(roles, roles.findData(row.role.value if row.role is not None else ""))
-        roles.toolTip = _("Which part the case plays") + (_("; suggested") if row.suggested else "")
+        roles.toolTip = _("The role of the case") + (_("; suggested") if row.suggested else "")
         segmentations = table.cellWidget(number, SEGMENTATION)
         if row.volume is not None:
             _set_index(segmentations, self._nodes.index(row.segmentation) if row.segmentation in self._nodes else 0)
@@ -135,7 +135,7 @@ class VolumesSection:
             _set_item(check, "", _("The case is left out"))
         else:
             _set_item(
-                check, "✓", _("Image and segmentation fit together") if row.has_label else _("The image is sound")
+                check, "✓", _("Image and segmentation fit together") if row.has_label else _("The image is valid")
             )
             check.setForeground(qt.QBrush(color("good")))
         _set_item(table.item(number, FIGURE), *_figure(row))
@@ -206,9 +206,9 @@ class VolumesSection:
         show(self.ui.removeButton, any(row.image is not None for row in self._rows))
         self.ui.removeButton.enabled = removable
         self.ui.removeButton.toolTip = (
-            _("Take the selected files off the list; the files stay on the disk")
+            _("Remove the selected files from the list; the files on disk are kept")
             if removable
-            else _("Select rows of files first, to take them off the list")
+            else _("To remove files from the list, select their rows first")
         )
 
     # -- structures and counts --------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class VolumesSection:
             if list(item.data(qt.Qt.UserRole) or ()) != list(rgb):
                 item.setData(qt.Qt.UserRole, list(rgb))
                 item.setIcon(color_icon(rgb))
-                item.setToolTip(_("Whether this structure is learned"))
+                item.setToolTip(_("Check to learn this structure"))
             item.setCheckState(qt.Qt.Unchecked if name in left_out else qt.Qt.Checked)
         listed.blockSignals(was_blocked)
         show(listed, bool(structures))
@@ -265,7 +265,11 @@ def _roles() -> list[tuple[str, str, str]]:
     return [
         (Role.LABELED.value, _("Labelled"), _("Its segmentation teaches the specialist")),
         (Role.UNLABELED.value, _("Unlabelled"), _("Only its image is used")),
-        (Role.VALIDATION.value, _("Hold out"), _("Its segmentation measures Dice, and chooses the best weights")),
+        (
+            Role.VALIDATION.value,
+            _("Hold out"),
+            _("Its segmentation is used to measure Dice and to choose the best weights"),
+        ),
         ("", _("Ignore"), _("The case is left out")),
     ]
 
@@ -296,11 +300,11 @@ def _set_item(item: Any, text: str, tip: str) -> None:
 def _figure(row: CaseRow) -> tuple[str, str]:
     if row.dice is not None:
         if row.role is Role.LABELED:
-            return f"{row.dice:.2f}", _("Mean Dice on a case that was learned: it says nothing of other cases")
+            return f"{row.dice:.2f}", _("Mean Dice on a case used for training: it says nothing about other cases")
         return f"{row.dice:.2f}", _("Mean Dice of the last layers")
     if row.uncertainty is not None:
         tip = _(
-            "Mean uncertainty of the last prediction; the most uncertain case would teach most if it were corrected"
+            "Mean uncertainty of the last prediction; correcting the most uncertain case would teach the specialist most"
         )
         return f"~{row.uncertainty:.2f}", tip
     return "", ""

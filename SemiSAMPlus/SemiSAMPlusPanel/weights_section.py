@@ -108,7 +108,7 @@ class WeightsSection:
     def _state_text(self, facts: WeightsState) -> tuple[str, str, Any]:
         if self.job is not None and self.job.name == facts.name:
             share = f"{100 * self.job.bytes // self.job.total} %" if self.job.total else "…"
-            return share, _("At work on its weights"), "warning"
+            return share, _("Its weights are being downloaded, imported or removed"), "warning"
         if facts.state == "ready" and facts.missing_package:
             tip = _('Install its package first: pip install "{package}"').format(package=facts.missing_package)
             return _("needs package"), tip, "warning"
@@ -150,7 +150,9 @@ class WeightsSection:
         if facts.unverified:
             unknown = " and ".join(facts.unverified)
             lines.append(
-                _("Not verified by us: {what}; what the first download brings is kept to.").format(what=unknown)
+                _("Not verified by us: {what}; the first download is recorded, and later ones must match it.").format(
+                    what=unknown
+                )
             )
         if facts.contamination:
             lines.append(facts.contamination)
@@ -229,8 +231,8 @@ class WeightsSection:
             return True
         return ask(
             _(
-                "The licence of {title} is: {licence}.\nIt asks for more than a mention, or is not stated. "
-                "Have you read it, and may you use these weights for what you do?"
+                "The licence of {title} is: {licence}.\nIt is restrictive, or not stated. "
+                "Have you read it, and does it allow what you do with these weights?"
             ).format(title=facts.title, licence=facts.license)
         )
 
@@ -255,9 +257,9 @@ class WeightsSection:
     def _finish(self, job: WeightsJob) -> None:
         self.job = None
         done = {
-            "download": _("The weights have arrived and are whole."),
-            "import": _("The weights are taken over."),
-            "remove": _("The weights are deleted."),
+            "download": _("The weights have been downloaded and are intact."),
+            "import": _("The weights have been imported."),
+            "remove": _("The weights have been deleted."),
         }
         self._message, self._tone = done[job.action], "good"
         if job.is_cancelled:

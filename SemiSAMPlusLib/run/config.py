@@ -27,47 +27,47 @@ class TrainingConfig:
     Attributes:
         specialist: The network that learns: unet3d, vnet, segresnet, dynunet, swinunetr, or one of your own.
         size: How large the network is; auto fits the device.
-        initial_weights: What it begins with: weights that learned from made-up volumes, where there are such for it (unet3d,
-            small), or chance.
+        initial_weights: What the network starts from: weights that were pretrained on made-up volumes, if there are any for it (unet3d,
+            small), or random ones.
         method: How it learns from unlabelled cases: supervised, mean-teacher, ua-mt, dan, cps, copy-paste, or your own.
-        generalists: The frozen models that teach it: random-walker, sam-med3d=WEIGHTS, ...; none where left empty.
-        iterations: How many steps to train; where not given, 2400 of a network that has learned before, 5000 of others.
-        minutes: Train for about so many minutes instead; turned into a number of iterations at the start.
+        generalists: The frozen models that teach it: random-walker, sam-med3d=WEIGHTS, ...; left empty for none.
+        iterations: How many steps to train; if not given, 2400 for a pretrained network, 5000 for others.
+        minutes: Train for about this many minutes instead; converted to a number of iterations at the start.
         device: auto, cpu, cuda, cuda:1, mps, ...
-        precision: Of the network's arithmetic; auto takes bfloat16 where the device computes it in hardware.
-        threads: CPU threads to compute with; all cores where not given.
-        seed: On CPU the seed fixes the result; 0 to 10¹².
-        spacing: Isotropic voxel size in mm to work in.
+        precision: Floating-point precision of the network; auto takes bfloat16 if the device computes it in hardware.
+        threads: CPU threads to compute with; all cores if not given.
+        seed: Random seed, 0 to 10¹²; on CPU it fixes the result.
+        spacing: Isotropic voxel spacing in mm, to which volumes are resampled.
         patch: Size of the patches along z y x, in voxels of that spacing.
-        batch: Labelled patches, and as many unlabelled ones, in a step.
+        batch: Number of labelled patches in a step; there are as many unlabelled ones.
         intensity: How grey values are normalised.
         flips: Axes along which anatomy may be mirrored: any of z, y, x.
-        augmentation: How strongly patches are deformed and disturbed; 0 is not at all.
-        learning_rate: At the start; it falls to 0 as (1 - t/T)^0.9. Where not given, 0.001 for a network that has learned before, else 0.003.
-        weight_decay: Of AdamW.
-        ema: Decay of the exponential moving average of the weights, which teaches, prompts and is the result.
-        consistency: Greatest weight of the method's loss on unlabelled cases; the method's own where not given.
-        prompt_sets: How many ways each generalist is asked about a patch (K).
-        positive_points: Points in the structure, in each way of asking.
-        negative_points: Points around the structure, in each way of asking.
-        temperature: τ of the voxel confidence exp(-variance / τ); the paper's is 1, which hardly weighs at all.
-        collaboration: Greatest weight of the generalists' loss term, for methods that have one. Methods that learn from
-            pseudo-labels have these corrected instead, as far as trust goes.
-        collaboration_start: Share of the training after which generalists teach, 0 to 1; the method's own where not given: a half, with
-            copy-paste a quarter, from where on it learns from unlabelled cases.
-        collaboration_decay: How fast that weight falls, as exp(-decay (t/T)²); with 0 not at all.
-        collaboration_loss: That term: Dice and cross entropy against the corrected pseudo-label, or the paper's squared error,
-            which weighs little beside the loss on labels.
+        augmentation: How strongly patches are deformed and perturbed; 0 is not at all.
+        learning_rate: Initial learning rate; it falls to 0 as (1 - t/T)^0.9. If not given, 0.001 for a pretrained network, else 0.003.
+        weight_decay: Weight decay of AdamW.
+        ema: Decay of the exponential moving average of the weights, which teaches, makes the prompts and is the result.
+        consistency: Greatest weight of the method's loss on unlabelled cases; the method's own if not given.
+        prompt_sets: Number of prompt sets (K) with which each generalist is asked about a patch.
+        positive_points: Points inside the structure in each prompt set.
+        negative_points: Points around the structure in each prompt set.
+        temperature: τ of the voxel confidence exp(-variance / τ); with the paper's τ = 1 it hardly varies.
+        collaboration: Greatest weight of the generalists' loss term, for methods that have one. In methods that learn from
+            pseudo-labels, generalists correct these instead, weighted by trust.
+        collaboration_start: Fraction of the training after which generalists teach, 0 to 1. If not given, the method's own: a half, or
+            for copy-paste a quarter, when it begins to learn from unlabelled cases.
+        collaboration_decay: How fast that weight decays, as exp(-decay (t/T)²); with 0 not at all.
+        collaboration_loss: The generalists' loss term: Dice and cross entropy against the corrected pseudo-label, or the paper's squared
+            error, which weighs little beside the loss on labels.
         collaboration_sizes: How large structures are in answers: as large as the specialist sees them, in the median of a few
-            unlabelled cases, or their own size, as also where trust is given.
-        collaboration_every: Generalists are asked at each so-many-th iteration.
-        trust: Trust in every generalist, 0 to 1; measured on the labelled cases where not given.
-        validate_every: Iterations between validations; layers are refreshed and trust is measured then too, in short trainings trust
-            more often.
+            unlabelled cases, or their own size, which is also used if trust is given.
+        collaboration_every: How often generalists are asked: 1 is in every iteration, 2 in every second one.
+        trust: Trust in every generalist, 0 to 1; measured on the labelled cases if not given.
+        validate_every: Iterations between validations. Layers are refreshed and trust is measured at the same time; in short
+            trainings trust is measured more often.
         checkpoint_every: Iterations between checkpoints.
-        layers: Cases whose layers are refreshed during training, by name; a few unlabelled ones where not given.
-        patience: Stop after so many validations without a better Dice; never where not given.
-        cache_gb: Memory for volumes that are kept ready, in GB.
+        layers: Cases whose layers are refreshed during training, by name; a few unlabelled ones if not given.
+        patience: Stop after this many validations without a better Dice; never if not given.
+        cache_gb: Memory for cached volumes, in GB.
     """
 
     specialist: str = "unet3d"

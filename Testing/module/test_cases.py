@@ -305,7 +305,7 @@ def test_faults_are_told_with_values_and_remedy(scene: Any, table: Any) -> None:
         "flat": ("single slice", "(12, 10, 1)"),
         "empty": ("no voxels",),
         "lonely": ("no segmentation", "unlabelled"),
-        "beside": ("lies beside", "500"),
+        "beside": ("does not overlap", "500"),
     }.items():
         for word in words:
             assert word in faults[name], faults[name]

@@ -155,7 +155,7 @@ def test_without_the_pytorch_extension_it_says_where_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
     monkeypatch.setattr(module, "_is_met", lambda line: False)
-    with pytest.raises(SemiSAMPlusError, match="'PyTorch' is not installed") as error:
+    with pytest.raises(SemiSAMPlusError, match="'PyTorch', which installs torch, is not installed") as error:
         module.SlicerInstaller(requirements("torch>=2.6")).install(lambda _: None)
     assert "Extensions Manager" in error.value.remedy
 

@@ -188,7 +188,7 @@ def refused(world: World, kind: type[Exception], words: str, labeled: Any, unlab
 def test_what_cannot_be_trained_on_is_refused_in_words(world: World) -> None:
     pair, others = (world.volumes[0], world.segmentation), world.volumes[1:]
     refused(world, ConfigError, "No case is labelled", [], others)
-    refused(world, ConfigError, "No case is unlabelled, and the method 'mean-teacher'", [pair])
+    refused(world, ConfigError, "No case is unlabelled, but the method 'mean-teacher'", [pair])
     refused(world, ConfigError, "expected a pair", [world.volumes[0]], others)
     refused(world, ConfigError, "expected a segmentation node", [(world.volumes[0], world.volumes[1])], others)
     refused(world, ConfigError, "expected a scalar volume node", [pair], [world.segmentation])
@@ -196,13 +196,13 @@ def test_what_cannot_be_trained_on_is_refused_in_words(world: World) -> None:
     refused(world, ConfigError, "no setting 'iteration'", [pair], others, iteration=5)
     refused(world, ConfigError, "'minutes'", [pair], others, minutes=-1)
     world.volumes[0].SetOrigin(9999, 0, 0)
-    refused(world, VolumeError, "lies beside", [pair], others)
+    refused(world, VolumeError, "does not overlap", [pair], others)
 
 
 def test_runs_that_can_be_kept_nowhere_are_refused(world: World, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     world.logic.runs_folder = tmp_path / "file"
-    with pytest.raises(RunFolderError, match="cannot be made a folder"):
+    with pytest.raises(RunFolderError, match="the folder cannot be created"):
         world.train()
 
 
@@ -425,7 +425,7 @@ def test_who_waits_lets_go_when_slicer_is_closed(world: World, what: str) -> Non
     timer.start(100)
     with pytest.raises(SemiSAMPlusError, match="is being closed") as raised:
         waiting.wait(timeout=10)
-    assert "goes on" in raised.value.remedy
+    assert "continues" in raised.value.remedy
     assert not world.starter.last.stopped
     assert not world.starter.last.killed
     waiting.wait(timeout=0.1)  # Where there was no window from the first, none is missed.
@@ -439,7 +439,7 @@ def test_wait_needs_nobody_who_ticks(world: World) -> None:
 
 def test_a_run_that_is_at_work_is_not_resumed(world: World) -> None:
     run, _ = world.started()
-    with pytest.raises(RunFolderError, match="at work"):
+    with pytest.raises(RunFolderError, match="in progress"):
         run.resume()
 
 
@@ -485,7 +485,7 @@ def test_a_folder_that_is_no_run_is_refused(world: World, tmp_path: Path) -> Non
 
 def test_a_run_is_deleted_with_all_it_has(world: World) -> None:
     run, job = world.started()
-    with pytest.raises(RunFolderError, match="at work"):
+    with pytest.raises(RunFolderError, match="in progress"):
         world.logic.delete_run(run)
     job.begin()
     job.end()

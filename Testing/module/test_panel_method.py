@@ -84,7 +84,7 @@ def test_a_device_that_is_gone_stays_chosen_and_is_marked(stage: Any) -> None:
     stage.parameters.device = "cuda:7"
     stage.logic.known_devices = [{"name": "cpu", "title": "CPU", "free": GB, "total": GB}]
     stage.panel.method.refresh()
-    assert stage.find("deviceCombo").currentText == "cuda:7 (not found now)"
+    assert stage.find("deviceCombo").currentText == "cuda:7 (not available now)"
 
 
 def test_generalists_are_checked_by_their_boxes(stage: Any) -> None:

@@ -143,7 +143,7 @@ def test_pick_train_watch_stop_resume_close_reopen_apply_correct_train_on(
     array[8:14, 10:20, 10:20] = 1  # By the user's brush.
     slicer.util.updateSegmentBinaryLabelmapFromArray(array, corrected, segment, volumes[2])
     click(find("makeLabeledButton"))
-    assert "is labelled now" in find("correctNote").text, find("correctNote").text
+    assert "is now labelled" in find("correctNote").text, find("correctNote").text
     assert find("countLabel").text == "2 labelled, 1 unlabelled"
     click(find("trainOnButton"))
     second = the_run()

@@ -91,7 +91,7 @@ def test_a_fault_is_told_in_words(stage: Any) -> None:
     assert table.item(0, CHECK).text() == "✗"
     assert "no segmentation" in table.item(0, CHECK).toolTip()
     assert "no segmentation" in stage.find("countLabel").text
-    assert "mend one" in stage.find("stateLabel").text or "unlabelled" in stage.find("stateLabel").text
+    assert "correct one" in stage.find("stateLabel").text or "unlabelled" in stage.find("stateLabel").text
 
 
 def test_structures_are_picked_by_their_boxes(stage: Any) -> None:

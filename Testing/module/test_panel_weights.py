@@ -128,7 +128,7 @@ def test_a_download_shows_progress_and_then_is_ready(stage: Any, monkeypatch: An
     assert not stage.find("downloadButton").isVisible()
     job.end()
     settle()
-    assert "whole" in stage.find("weightsStatusLabel").text
+    assert "intact" in stage.find("weightsStatusLabel").text
     assert not stage.find("weightsProgress").isVisible()
 
 
