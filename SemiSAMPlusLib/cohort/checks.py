@@ -162,7 +162,7 @@ def _cohort_faults(cohort: Cohort) -> Iterator[SemiSAMPlusError]:
             yield SemiSAMPlusError(what, "Add what is missing, or leave the case out.")
         if case.role in (Role.LABELED, Role.VALIDATION) and case.label is None:
             what = f"{summary(map(str, case.images))}: the {case.role.value} case '{case.name}' has no label file."
-            yield SemiSAMPlusError(what, "Add its label, or give the case another part.")
+            yield SemiSAMPlusError(what, "Add its label, or give the case another role.")
 
 
 def _shared_names(cohort: Cohort) -> Iterator[SemiSAMPlusError]:
@@ -186,8 +186,8 @@ def _repeated_files(cohort: Cohort) -> Iterator[SemiSAMPlusError]:
             # Resolving follows links and spellings; it opens nothing.
             resolved = path.resolve()
             if resolved in owners:
-                what = f"{path}: stands in {place} and in {owners[resolved]} already, expected once."
-                yield SemiSAMPlusError(what, "Take one of the two out: the same data must not play two parts.")
+                what = f"{path}: is listed in {place} and already in {owners[resolved]}, expected once."
+                yield SemiSAMPlusError(what, "Remove one of the two: the same data must not have two roles.")
             else:
                 owners[resolved] = place
 
@@ -263,7 +263,7 @@ def _same_voxels(path: Path, digest: str, case: Case, known: dict[str, tuple[str
         name, other = known[digest]
         if path.resolve() != other.resolve():
             what = f"{path}: has the same voxels as {other} of case '{name}', expected different images."
-            yield VolumeError(what, "Take the copy out: one image must not be two cases or two channels.")
+            yield VolumeError(what, "Remove the copy: one image must not be two cases or two channels.")
     known.setdefault(digest, (case.name, path))
 
 
@@ -357,7 +357,7 @@ def _check_label(
         yield VolumeError(what, remedy)
     if case.role is Role.LABELED and cohort.classes and not found.classes:
         what = f"{path}: no voxel of any class, found {_listed(found.values)}, expected {expected}."
-        yield VolumeError(what, "Label it, correct the classes' values, or let another case be labelled.")
+        yield VolumeError(what, "Label it, correct the classes' values, or use another labelled case.")
 
 
 def _label_values(path: Path, label: sitk.Image) -> list[int]:
@@ -382,7 +382,9 @@ def _label_values(path: Path, label: sitk.Image) -> list[int]:
     if odd:
         shown = summary([f"{value:.9g}" for value in sorted(odd)], 4)
         what = f"{path}: holds values that are not whole numbers ({shown}), expected one whole number per class."
-        remedy = "Save the label as integers; where it was resampled, do it anew with nearest-neighbour interpolation."
+        remedy = (
+            "Save the label as integers; if it was resampled, resample it again with nearest-neighbour interpolation."
+        )
         raise VolumeError(what, remedy)
     return sorted(values)
 
@@ -425,7 +427,7 @@ def _missing(path: Path) -> VolumeError:
 
 def _cut_short(path: Path) -> VolumeError:
     return VolumeError(
-        f"{path}: its header can be read but not its voxels: the file is cut short or damaged, expected it whole.",
+        f"{path}: its header can be read but not its voxels: the file is truncated or damaged, expected a complete one.",
         "Copy or download it again.",
     )
 

@@ -110,7 +110,7 @@ def _roles(
         what = (
             f"No case is left to train on: {len(held_out)} of {len(names)} are for validation, {len(tested)} for test."
         )
-        faults.append(SemiSAMPlusError(what, "Leave some cases to --cases."))
+        faults.append(SemiSAMPlusError(what, "Leave some cases for training."))
     teachers = _labeled(layout, labeled, training, faults)
     roles = {number: Role.UNLABELED for number in training}
     roles |= {number: Role.LABELED for number in teachers}
@@ -145,8 +145,8 @@ def _labeled(
         )
     elsewhere = [names[number] for number in chosen if number not in training]
     if elsewhere:
-        what = f"--labeled takes {summary(elsewhere)}, which --cases, --validation or --test keep from training."
-        faults.append(SemiSAMPlusError(what, "Label cases that are trained on, or change the parts."))
+        what = f"--labeled takes {summary(elsewhere)}, which --cases, --validation or --test exclude from training."
+        faults.append(SemiSAMPlusError(what, "Choose among the cases to train on, or change the other options."))
     for number in chosen:
         if layout.cases[number].label is None:
             what = f"{_first_file(layout.cases[number])}: the case has no label, but --labeled takes it."

@@ -79,7 +79,7 @@ def raise_faults(faults: Sequence[SemiSAMPlusError]) -> None:
     if faults:
         listed = "\n".join(f"  {number}. {one.what} {one.remedy}" for number, one in enumerate(faults, start=1))
         msg = f"The images have {len(faults)} faults:\n{listed}"
-        raise VolumeError(msg, "Nothing was predicted; mend the files named above and try again.")
+        raise VolumeError(msg, "Nothing was predicted; correct the files named above and try again.")
 
 
 def _cases(layout: Layout, channels: Sequence[str]) -> list[Case]:

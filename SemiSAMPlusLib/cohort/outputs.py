@@ -191,7 +191,7 @@ def segment_name_faults(paths: Iterable[Path], classes: Sequence[Class]) -> list
     """
     tables = [(path, segments) for path in paths if (segments := read_segments(path))]
     named = next((path for path, segments in tables if _some_named(segments, classes)), None)
-    remedy = "Name the classes as the segments are named, in every file alike: then they are found by name."
+    remedy = "Give classes and segments the same names in every file; they are then found by name."
     faults: list[VolumeError] = []
     known: dict[str, tuple[int, Path]] = {}
     for path, segments in tables:

@@ -332,7 +332,7 @@ def _classes_found(predictions: Sequence[Path], references: Sequence[Path]) -> t
     repeated = next((value for value in values if values.count(value) > 1), None)
     if plain is not None and repeated is not None:
         names = summary(f"'{one.name}'" for one in classes if repeated in one.values)
-        msg = f"{plain}: has no segments, and in files that have them the number {repeated} is that of {names}."
+        msg = f"{plain}: has no segments, and in files that have them the value {repeated} stands for {names}."
         raise VolumeError(msg, "Say which value is which: --classes NAME=VALUE,... for each class.")
     return classes
 
@@ -349,7 +349,7 @@ def _classes_of(paths: Iterable[Path]) -> tuple[Class, ...]:
 def _refuse_indices(paths: Iterable[Path]) -> None:
     for path in paths:
         if holds_class_indices(path):
-            msg = f"{path}: holds class indices, and nothing says of which classes."
+            msg = f"{path}: holds label values, and nothing says which classes they stand for."
             remedy = (
                 "Name the run or the cohort in place of the labels' folder, "
                 "or give --classes NAME=VALUE,... for each class, in the order of the cohort."

@@ -110,7 +110,7 @@ def _generalists_of(specialist: Specialist, events: EventWriter) -> Collaboratio
         return None
     if collaboration is not None:
         shares = ", ".join(f"{name.partition('=')[0]} ({share:.0%})" for name, share in collaboration.trust.items())
-        events.write(kinds.MESSAGE, text=f"Predictions are corrected by generalists, as far as trusted: {shares}.")
+        events.write(kinds.MESSAGE, text=f"Predictions are corrected by generalists, weighted by trust: {shares}.")
     return collaboration
 
 
@@ -158,7 +158,7 @@ def _predict_one(
             raise
         msg = f"{case.name}: does not fit on {specialist.device}: its prediction ran out of memory."
         elsewhere = "" if specialist.device.type == "cpu" else ", predict with --device cpu,"
-        raise DeviceError(msg, f"Close what else uses memory{elsewhere} or crop the volume.") from error
+        raise DeviceError(msg, f"Close other programs that use memory{elsewhere} or crop the volume.") from error
 
 
 @contextmanager
@@ -226,9 +226,9 @@ def _require_no_loss(folder: JobFolder, cases: Sequence[Case], targets: Sequence
             if not path.exists():
                 continue
             if _place(path) in inputs:
-                what = f"{path}: is an input, and the prediction of '{case.name}' would take its place."
+                what = f"{path}: is an input, and the prediction of '{case.name}' would overwrite it."
             elif _place(path) not in ours:
-                what = f"{path}: exists, and no prediction of ours wrote it."
+                what = f"{path}: exists, and was not written by a prediction."
             else:
                 continue
             faults.append(VolumeError(what, "Give --output another folder."))

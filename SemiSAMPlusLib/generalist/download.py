@@ -187,7 +187,7 @@ def _adopt(entry: CatalogEntry, say: Say) -> Path | None:
     _pin(entry, commit, place)
     say(
         kinds.MESSAGE,
-        text=f"{entry.title}: the Hub cannot be reached, so the files of its cache are taken, at {commit}.",
+        text=f"{entry.title}: the Hub cannot be reached, so the files in its cache are used, at {commit}.",
     )
     return first
 
@@ -255,7 +255,7 @@ class _Transfer:
             require_disk(weights.hub_folder(), size)
             place = {file.path: self._bring(file.path) for file in entry.files}
             _pin(entry, self.offer.commit, place, self.offer.etags)
-        self.say(kinds.MESSAGE, text=f"{entry.title}: arrived and checked.")
+        self.say(kinds.MESSAGE, text=f"{entry.title}: downloaded and checked.")
         return place[entry.files[0].path]
 
     def _bring(self, path: str) -> Path:
@@ -416,7 +416,7 @@ def _pin(entry: CatalogEntry, commit: str, place: dict[str, Path], etags: dict[s
         if expected is not None and found != expected:
             where = weights.quarantine(file, entry)
             msg = f"{entry.title}: what arrived as '{path}' has SHA256 {found}, expected {expected}. {where}"
-            raise WeightsError(msg, f"Download it again; if it comes so again, {other_ways(entry, lower=True)}")
+            raise WeightsError(msg, f"Download it again; if the same happens again, {other_ways(entry, lower=True)}")
         hashes[path] = found
     weights.write_pin(entry, Pin("hub", entry.repository, commit, hashes))
 

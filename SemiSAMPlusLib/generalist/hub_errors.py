@@ -78,7 +78,7 @@ def explained(error: Exception, entry: CatalogEntry, file: str) -> WeightsError:
         return WeightsError(msg, "Make room, or put the cache on another disk with HF_HOME.")
     unsent = " No token is sent to an http address: set HF_ENDPOINT to an https one." if token() is False else ""
     if _is_a(error, "GatedRepoError"):
-        msg = f"{title}: its authors give access to {where} only to those who ask for it."
+        msg = f"{title}: its authors give access to {where} only on request."
         return WeightsError(
             msg,
             f"Ask on that page; then set HF_TOKEN to a token of your account (or log in by `hf auth login`).{unsent}",
@@ -90,13 +90,13 @@ def explained(error: Exception, entry: CatalogEntry, file: str) -> WeightsError:
             remedy += f" Or forget the pinned commit by `semisamplus weights remove {entry.name} --forget`."
         return WeightsError(msg, remedy)
     if _is_a(error, "RepositoryNotFoundError") or status in (401, 403, 404):
-        msg = f"{title}: {where} is not there for you (HTTP {status}): moved, private, or HF_TOKEN is wrong."
+        msg = f"{title}: {where} is not accessible to you (HTTP {status}): moved, private, or HF_TOKEN is wrong."
         return WeightsError(
             msg, f"Set HF_TOKEN to a valid token, or unset a wrong one; or: {other_ways(entry, lower=True)}{unsent}"
         )
     if status == 429:
         pause = asked_to_wait(error)
-        msg = f"{title}: {where} was asked too often (HTTP 429)."
+        msg = f"{title}: {where} received too many requests (HTTP 429)."
         when = f"in {pause:.0f} s" if pause else "in some minutes"
         return WeightsError(msg, f"Download again {when}; with HF_TOKEN set, more is allowed.")
     if status is not None and status >= 500:
@@ -104,13 +104,13 @@ def explained(error: Exception, entry: CatalogEntry, file: str) -> WeightsError:
     if status is not None:
         return WeightsError(f"{title}: {where} refuses '{file}' (HTTP {status}).", other_ways(entry))
     if _is_a(error, "ProxyError"):
-        msg = f"{title}: the proxy does not let through to {where} ({_short(error)})."
+        msg = f"{title}: the proxy does not allow access to {where} ({_short(error)})."
         return UnreachableError(msg, "Correct HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY.")
     if "CERTIFICATE" in str(error).upper():
         msg = f"{title}: the certificate of {where} is not trusted here ({_short(error)})."
         return UnreachableError(msg, "Set SSL_CERT_FILE to the certificates of your institution's proxy.")
     if "Consistency check failed" in str(error) or _is_a(error, "RemoteProtocolError", "ReadError"):
-        msg = f"{title}: the connection to {where} broke off while '{file}' came ({_short(error)}); nothing of it was kept."
+        msg = f"{title}: the connection to {where} was lost while '{file}' was being downloaded ({_short(error)}); nothing of it was kept."
         return UnreachableError(msg, "Download again.")
     if _is_a(error, "TimeoutException", "TimeoutError"):
         msg = f"{title}: {where} does not answer in time."

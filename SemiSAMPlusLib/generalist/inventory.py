@@ -135,7 +135,7 @@ def require_acknowledgement(entry: CatalogEntry) -> None:
     if not stated:
         what = f"{entry.title}: its authors state no licence, so the law alone says what you may do with it."
     else:
-        what = f"{entry.title}: its licence ({entry.license}) asks for more than a mention."
+        what = f"{entry.title}: its licence ({entry.license}) asks for more than attribution."
     remedy = (
         f"Read it{f' at huggingface.co/{entry.repository}' if entry.repository else ''}, and give --accept-license."
     )

@@ -227,7 +227,7 @@ def _read_ledger() -> dict[str, Any]:
     if isinstance(data, dict) and data.get("format") == _PINS_FORMAT:
         return data
     msg = f"{_ledger_file()}: cannot be read as the list of pinned weights, so it is not known which to trust."
-    raise WeightsError(msg, "Mend it, or remove it: then the next download decides anew.")
+    raise WeightsError(msg, "Repair it, or remove it; the next download then decides again.")
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class JobFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            msg = f"{self.path}: cannot be made a folder ({error.strerror})."
+            msg = f"{self.path}: the folder cannot be created ({error.strerror})."
             raise RunFolderError(msg, "Choose a folder that you may write to.") from error
         claim = self.path / ".claim"
         try:  # Whoever creates the claim goes on; it is held for an instant, so that two starting at once see each other.
@@ -212,7 +212,7 @@ class RunFolder(JobFolder):
         entries = self.path.iterdir() if self.path.is_dir() else ()
         others = sorted(one.name for one in entries if one.name not in _OF_A_RUN and not one.name.startswith("."))
         if others:
-            msg = f"{self.path}: holds other things ('{others[0]}'), expected an empty folder or none for the run."
+            msg = f"{self.path}: already contains '{others[0]}', expected an empty or a new folder for the run."
             raise RunFolderError(msg, f"Give --run a folder of its own, such as {self.path / 'run'}.")
 
     def write_description(self, description: dict[str, Any]) -> None:

@@ -152,7 +152,7 @@ class Specialist:
             msg = f"{folder}: holds no trained specialist that can be read ({error})."
             remedy = "Give the folder of a run that this version finished, or its folder `specialist`."
             if RunFolder(folder).checkpoints.is_dir():
-                remedy = f"Its training has not come to its end: `semisamplus resume {folder}` goes on with it."
+                remedy = f"Its training has not finished: `semisamplus resume {folder}` continues it."
             raise WeightsError(msg, remedy) from error
         plan = Plan.from_dict(described["plan"])
         classes = tuple(Class(c["name"], tuple(c["values"]), tuple(c["color"])) for c in described["classes"])

@@ -27,7 +27,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError as error:
         msg = f"{path}: there is no checkpoint."
-        raise RunFolderError(msg, "The run had not come so far; start it again with `semisamplus train`.") from error
+        raise RunFolderError(
+            msg, "The run ended before its first checkpoint; start it again with `semisamplus train`."
+        ) from error
     except Exception as error:  # torch raises many kinds for a damaged file.
         msg = f"{path}: the checkpoint cannot be read ({type(error).__name__})."
         raise RunFolderError(msg, "Remove the file: `semisamplus resume` then begins the run anew.") from error

@@ -77,7 +77,7 @@ def train(
     folder = RunFolder(run_folder)
     if folder.run_file.exists():
         msg = f"{folder.path}: already holds a run."
-        raise RunFolderError(msg, "Go on with it by `semisamplus resume`, or give --run a new folder.")
+        raise RunFolderError(msg, "Continue it with `semisamplus resume`, or give --run a new folder.")
     folder.require_own()
     require_sound(cohort)
     _require_unlabeled(cohort, config)
@@ -138,7 +138,7 @@ def resume(run_folder: Path, *, device: str | None = None, observer: Observer | 
     description = folder.describe("format")
     if description["format"] != FORMAT:
         msg = f"{folder.path}: the run has the format {description['format']!r}, expected {FORMAT!r}."
-        raise RunFolderError(msg, "Go on with the version that began it, or train anew.")
+        raise RunFolderError(msg, "Continue with the version that began it, or start a new training.")
     if any(event["event"] == kinds.FINISHED and event.get("reason") == "done" for event in folder.events()):
         msg = f"{folder.path}: the run is done."
         raise RunFolderError(msg, "Train on from it with `semisamplus train COHORT --run NEW --from RUN`.")
@@ -167,7 +167,7 @@ def resume(run_folder: Path, *, device: str | None = None, observer: Observer | 
         if settled.precision != description["precision"]:
             text = f"The run began in {description['precision']}, which this device does not compute in hardware."
             events.write(kinds.WARNING, text=f"{text} It goes on in {settled.precision}.")
-        events.write(kinds.MESSAGE, text=f"Going on from iteration {trainer.iteration} of {settled.iterations}.")
+        events.write(kinds.MESSAGE, text=f"Continuing from iteration {trainer.iteration} of {settled.iterations}.")
         _say_how(events, settled, device_text, trainer)
         _work(trainer, folder, events)
     return folder
@@ -344,9 +344,7 @@ def _require_unchanged(cohort: Cohort, inputs: dict[str, str]) -> None:
         msg = f"{changed[0]}: has changed since the run began" + (
             f" (and {len(changed) - 1} more)." if changed[1:] else "."
         )
-        raise RunFolderError(
-            msg, "Bring the file back, or train on with `semisamplus train COHORT --run NEW --from RUN`."
-        )
+        raise RunFolderError(msg, "Restore the file, or train on with `semisamplus train COHORT --run NEW --from RUN`.")
 
 
 def _require_same_weights(generalists: dict[str, Any], description: dict[str, Any]) -> None:
@@ -357,7 +355,7 @@ def _require_same_weights(generalists: dict[str, Any], description: dict[str, An
         if began.get(spec) is not None and now != began[spec]:
             msg = f"{spec}: its weights have SHA256 {now}, and the run began with {began[spec]}."
             raise RunFolderError(
-                msg, "Bring those back, or train on with `semisamplus train COHORT --run NEW --from RUN`."
+                msg, "Restore those weights, or train on with `semisamplus train COHORT --run NEW --from RUN`."
             )
 
 
@@ -374,7 +372,7 @@ def _require_same_beginning(trainer: Trainer, description: dict[str, Any]) -> No
     now = _initial_weights(trainer, None if place is None else Path(place))
     if began is not None and now != began:
         msg = f"{place or PRETRAINED}: has weights with SHA256 {now}, and the run began with {began}."
-        raise RunFolderError(msg, "The run had not come to a checkpoint; train anew with `semisamplus train`.")
+        raise RunFolderError(msg, "The run ended before its first checkpoint; start it again with `semisamplus train`.")
 
 
 def _iterations(config: TrainingConfig, trainer: Trainer) -> int:
@@ -399,7 +397,9 @@ def _say_how(events: EventWriter, settled: Settled, device_text: str, trainer: T
         f"patches of {' × '.join(map(str, plan.patch))}, {settled.iterations} iterations.",
     )
     if trainer.pretrained and trainer.iteration == 0:
-        events.write(kinds.MESSAGE, text="The specialist begins with weights that learned from made-up volumes alone.")
+        events.write(
+            kinds.MESSAGE, text="The specialist starts from weights that were pretrained on made-up volumes alone."
+        )
     for spec in settled.config.generalists:
         entry = catalog().get(spec.partition("=")[0].strip())
         if entry is not None and entry.contamination:

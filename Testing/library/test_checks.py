@@ -107,7 +107,7 @@ def unreadable_label(cohort):
 def cut_short_gz(cohort):
     data = image_of(cohort, "c").read_bytes()
     image_of(cohort, "c").write_bytes(data[: len(data) // 2])
-    return cohort, ["c image.nii.gz", "cut short", "expected it whole", "download it again"]
+    return cohort, ["c image.nii.gz", "truncated", "expected a complete one", "download it again"]
 
 
 def cut_short(suffix):
@@ -117,7 +117,7 @@ def cut_short(suffix):
         data = path.read_bytes()
         path.write_bytes(data[: len(data) * 2 // 3])
         cohort = with_case(cohort, replace(case, images=(path,)))
-        return cohort, [f"d.{suffix}", "cut short", "expected it whole", "download it again"]
+        return cohort, [f"d.{suffix}", "truncated", "expected a complete one", "download it again"]
 
     return spoil
 
@@ -315,14 +315,20 @@ def same_path(cohort):
     image = image_of(cohort, "f")
     same = image.parent / ".." / image.parent.name / image.name
     cohort = with_case(cohort, replace(cohort.case("c"), images=(same,)))
-    return cohort, ["f image.nii.gz", "case 'f' (test)", "case 'c' (unlabeled)", "expected once", "Take one of the two"]
+    return cohort, [
+        "f image.nii.gz",
+        "case 'f' (test)",
+        "case 'c' (unlabeled)",
+        "expected once",
+        "Remove one of the two",
+    ]
 
 
 def same_content(cohort):
     # Packed anew, the bytes of the file differ; the voxels are the same.
     image_of(cohort, "c").write_bytes(gzip.compress(gzip.decompress(image_of(cohort, "a").read_bytes()), 1))
     assert image_of(cohort, "a").read_bytes() != image_of(cohort, "c").read_bytes()
-    return cohort, ["c image.nii.gz", "same voxels as", "a image.nii.gz", "of case 'a'", "expected different", "Take"]
+    return cohort, ["c image.nii.gz", "same voxels as", "a image.nii.gz", "of case 'a'", "expected different", "Remove"]
 
 
 def no_labelled_case(cohort):

@@ -444,7 +444,7 @@ def test_ctrl_c_stops_gracefully_and_resume_goes_on(
 
     assert main(["resume", str(run)]) == 0
     assert RunFolder(run).events()[-1]["reason"] == "done"
-    assert "Going on from iteration 3" in capsys.readouterr().out
+    assert "Continuing from iteration 3" in capsys.readouterr().out
     assert (run / "specialist" / "model.json").exists()
 
 

@@ -203,16 +203,16 @@ def test_a_mirror_that_has_another_commit_is_refused(hub: HubServer) -> None:
 @pytest.mark.parametrize(
     ("name", "status", "headers", "what", "remedy"),
     [
-        ("tiny", 401, {}, "not there for you (HTTP 401)", "HF_TOKEN"),
+        ("tiny", 401, {}, "not accessible to you (HTTP 401)", "HF_TOKEN"),
         ("tiny", 401, {"X-Error-Message": "Invalid credentials in Authorization header"}, "HTTP 401", "HF_TOKEN"),
         ("tiny", 403, {}, "HTTP 403", "HF_TOKEN"),
-        ("tiny", 403, {"X-Error-Code": "GatedRepo"}, "only to those who ask", "Ask on that page"),
-        ("gone", None, {}, "not there for you (HTTP 401)", "weights import gone FILE"),
+        ("tiny", 403, {"X-Error-Code": "GatedRepo"}, "only on request", "Ask on that page"),
+        ("gone", None, {}, "not accessible to you (HTTP 401)", "weights import gone FILE"),
         ("no-file", None, {}, "has no 'other.pth' at main (HTTP 404)", "weights import no-file FILE"),
         ("fixed", 404, {"X-Error-Code": "RevisionNotFound"}, f"has no 'tiny.pth' at {COMMIT}", "moved or removed"),
         ("replaced", None, {}, f"has SHA256 {SHA256}, expected {'0' * 64}", "replaced"),
-        ("tiny", 429, {}, "asked too often", "in some minutes"),
-        ("tiny", 429, {"Retry-After": "1000"}, "asked too often", "in 1000 s"),
+        ("tiny", 429, {}, "too many requests", "in some minutes"),
+        ("tiny", 429, {"Retry-After": "1000"}, "too many requests", "in 1000 s"),
         ("tiny", 500, {}, "out of order (HTTP 500)", "later"),
         ("tiny", 503, {}, "out of order (HTTP 503)", "later"),
         ("tiny", 418, {}, "refuses 'tiny.pth' (HTTP 418)", "weights import tiny FILE"),
@@ -258,7 +258,7 @@ def test_a_connection_that_is_always_cut_is_told(hub: HubServer, monkeypatch: py
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     hub.behaviour.cut = [0] * 100
     error = refused("tiny")
-    assert "broke off" in error.what
+    assert "was lost while" in error.what
     assert error.remedy == "Download again."
     hub.behaviour.cut = []
     assert download_weights("tiny").read_bytes() == CONTENT
@@ -442,7 +442,7 @@ def test_an_error_of_a_job_is_an_event(hub: HubServer, tmp_path: Path) -> None:
     assert main(["weights", "download", "gone", "--job", str(tmp_path / "job")]) == 1
     last = read_events(tmp_path / "job" / "events.jsonl")[-1]
     assert last["event"] == "error"
-    assert "not there for you" in last["what"]
+    assert "not accessible to you" in last["what"]
 
 
 # Several processes
@@ -511,7 +511,7 @@ def test_offline_takes_what_is_there_and_asks_nobody(hub: HubServer, name: str, 
 def test_a_token_goes_to_the_hub_and_to_nobody_else(hub: HubServer, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     hub.behaviour.token = "hf_secret"
     monkeypatch.setattr(download_module, "token", lambda: None)  # As where the server is asked by https.
-    assert "only to those who ask" in refused("tiny").what
+    assert "only on request" in refused("tiny").what
     hub.requests.clear()
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert main(["weights", "download", "tiny"]) == 0

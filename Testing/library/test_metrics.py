@@ -216,7 +216,7 @@ def test_class_indices_are_not_taken_for_label_values(tmp_path: Path, suffix: st
     label[4:6, 4:6, 4:6], label[6, 6, 6] = 1, 3
     write_segmentation(tmp_path / "labels" / f"a.{suffix}", label, GRID, parts)
     write_segmentation(tmp_path / "predictions" / "a.nii.gz", np.minimum(label, 1), GRID, whole)
-    with pytest.raises(VolumeError, match=r"a\.nii\.gz: holds class indices") as error:
+    with pytest.raises(VolumeError, match=r"a\.nii\.gz: holds label values") as error:
         evaluate_folders(tmp_path / "predictions", tmp_path / "labels")
     assert error.value.remedy.startswith("Name the run or the cohort in place of the labels' folder, or give --classes")
     if suffix == "nii.gz":
@@ -243,7 +243,9 @@ def test_segments_of_one_number_do_not_say_what_a_plain_label_means(tmp_path: Pa
         _write_label(tmp_path / "labels" / f"{name}.nii.gz", value * _cube((2, 2, 2)))
         given = (Class(TWO[value - 1].name, (1,)),)
         write_segmentation(tmp_path / "predictions" / f"{name}.seg.nrrd", _cube((2, 2, 2)), GRID, given)
-    with pytest.raises(VolumeError, match=r"labels.a\.nii\.gz: has no segments.*number 1 is .*'anterior', 'posterior'"):
+    with pytest.raises(
+        VolumeError, match=r"labels.a\.nii\.gz: has no segments.*value 1 stands for 'anterior', 'posterior'"
+    ):
         evaluate_folders(tmp_path / "predictions", tmp_path / "labels")
     evaluation = evaluate_folders(tmp_path / "predictions", tmp_path / "labels", TWO)
     assert [row.dice for row in evaluation.rows if math.isfinite(row.dice)] == [1.0, 1.0]

@@ -216,7 +216,7 @@ def test_inputs_and_labels_are_never_written_over(specialist: Path, tmp_path: Pa
         with pytest.raises(VolumeError, match="holds the images"):
             predict(specialist, [given], tmp_path / "images", format="nii.gz", device="cpu")
     for given in (image, tmp_path):  # The second knows of the label, the first does not.
-        with pytest.raises(VolumeError, match=r"is an input|no prediction of ours"):
+        with pytest.raises(VolumeError, match=r"is an input|was not written by a prediction"):
             predict(specialist, [given], tmp_path / "labels", format="nii.gz", device="cpu")
     assert before == (image.read_bytes(), label.read_bytes())
 
@@ -226,7 +226,7 @@ def test_what_was_refused_once_is_refused_again_and_leaves_nothing(specialist: P
     mine = _write_image(tmp_path / "mine" / "a.nii.gz", seed=2)
     before = mine.read_bytes()
     for _ in range(2):
-        with pytest.raises(VolumeError, match="no prediction of ours"):
+        with pytest.raises(VolumeError, match="was not written by a prediction"):
             predict(specialist, [image], mine.parent, format="nii.gz", device="cpu")
     assert mine.read_bytes() == before
     assert list(mine.parent.iterdir()) == [mine]
@@ -238,7 +238,7 @@ def test_a_file_laid_beside_predictions_is_none_of_them(specialist: Path, tmp_pa
     for name, given in (("b.nii.gz", images[1]), ("a_uncertainty.nii.gz", images[0])):
         mine = _write_image(tmp_path / "out" / name, seed=3)
         before = mine.read_bytes()
-        with pytest.raises(VolumeError, match=f"{name}: exists, and no prediction of ours wrote it"):
+        with pytest.raises(VolumeError, match=f"{name}: exists, and was not written by a prediction"):
             predict(specialist, [given], tmp_path / "out", format="nii.gz", uncertainty=True, device="cpu")
         assert mine.read_bytes() == before
 

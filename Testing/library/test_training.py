@@ -422,7 +422,7 @@ def test_what_must_not_be_seen_changes_nothing(tmp_path: Path, hidden: str) -> N
 def test_a_folder_with_other_things_is_refused(cohort: Cohort, tmp_path: Path) -> None:
     (tmp_path / "heart" / "images").mkdir(parents=True)
     (tmp_path / "heart" / "cohort.json").touch()
-    with pytest.raises(RunFolderError, match=r"heart: holds other things \('images'\)") as error:
+    with pytest.raises(RunFolderError, match=r"heart: already contains 'images'") as error:
         train(cohort, tiny_config(iterations=2), tmp_path / "heart")
     assert "--run" in error.value.remedy
     assert sorted(path.name for path in (tmp_path / "heart").iterdir()) == ["cohort.json", "images"]

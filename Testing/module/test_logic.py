@@ -286,7 +286,7 @@ def test_a_resumed_run_forgets_what_is_done_again(world: World) -> None:
     assert run.state == "running"
     job = world.starter.last
     assert job.arguments == ["resume", str(run.folder.path)]
-    job.say("message", text="Going on from iteration 10 of 100.")
+    job.say("message", text="Continuing from iteration 10 of 100.")
     job.say("progress", iteration=20, iterations=100, losses={"supervised": 5.0})
     job.say("metrics", iteration=20, dice={"Vorhof": 0.2}, on="labeled")
     world.ticker.tick(2)

@@ -83,7 +83,7 @@ def test_a_damaged_list_of_pinned_weights_is_told_and_what_is_known_stays(stage:
     pins.write_text("", encoding="utf-8")
     other = Stage(tmp_path / "other runs")
     try:
-        assert "Mend it, or remove it" in other.find("weightsStatusLabel").text
+        assert "Repair it, or remove it" in other.find("weightsStatusLabel").text
         assert not other.find("downloadButton").isVisible()
     finally:
         other.close()
