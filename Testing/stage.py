@@ -440,6 +440,8 @@ class Stage:
         self.panel = PanelWidget(layout, self.logic, parameter_node, start_job=self.jobs)
         self.window.show()
         self.panel.enter()
+        if logic is None and jobs is None:
+            self.panel._timer.stop()  # Time passes by tick() alone, however slow the computer is.
         settle()
 
     @property

@@ -123,6 +123,7 @@ class LayersSection:
             self._layers.show_volume()
             wanted = list(self.state.parameters.shownLayers)
             self._to_show = [kind for kind in self._layers.kinds() if kind in wanted]
+            self._show_boxes()
             threshold = self.ui.thresholdSlider.value
             if UNCERTAIN_SEGMENT in self._to_show and self._layers.threshold != threshold:
                 self._try(self._layers.set_threshold, threshold)  # Before it is made, as that takes a while.

@@ -73,6 +73,8 @@ def test_the_next_case_is_shown_as_this_one_was(stage: Any, run: Any) -> None:
     stage.click("promptsBox")
     first, second = run.case_layers["a"], run.case_layers["b"]
     stage.click("nextButton")
+    assert stage.find("predictionBox").checked
+    assert stage.find("promptsBox").checked, "who clicks a box now means to hide the layer"
     ticks(stage)
     assert stage.find("caseCombo").currentText == "b"
     assert first.shown == set()
