@@ -60,6 +60,35 @@ def test_points_are_spread_over_the_structure() -> None:
     assert len(one.points) == 6
 
 
+@pytest.mark.parametrize("radius", [8.0, 16.0])
+def test_points_keep_away_from_the_edge_and_from_what_is_unsure(radius: float) -> None:
+    """In mm: as the voxels are twice as wide as they are high, counting them would put points into a flat disc."""
+    grid = Grid((64, 64, 32), (2.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    middle = np.array([32.0, 32.0, 32.0])
+    out = np.linalg.norm(grid.to_physical(np.argwhere(np.ones(grid.shape))) - middle, axis=1).reshape(grid.shape)
+    probability = _probability(out <= radius)
+    probability[32:][out[32:] > radius] = 0.4
+    probability[:, :32][out[:, :32] <= radius] = 0.6
+    (one,) = make_prompts(probability, grid, PromptSettings(1, 10, 30), _random())
+    positive, negative = (np.linalg.norm(one.points[one.labels == label] - middle, axis=1) for label in (1, 0))
+    assert len(positive) == 10
+    assert len(negative) == 30
+    assert (positive <= 0.4 * radius + 2).all()
+    assert (negative >= 1.6 * radius - 2).all()
+    assert (negative <= 3.5 * radius + 2).all()
+    assert (one.points[one.labels == 0][:, 2] < 32).all()
+    assert (one.points[one.labels == 1][:, 1] >= 32).all()
+
+
+def test_masks_go_from_shrunk_to_grown_and_a_single_one_is_what_the_specialist_says() -> None:
+    probability = _probability(ball(SHAPE, 6))
+    said = np.log(probability / (1 - probability))
+    (alone,) = make_prompts(probability, GRID, PromptSettings(1, 5, 8), _random())
+    np.testing.assert_allclose(alone.mask, said, rtol=1e-5)
+    shifts = [float(np.mean(one.mask - said)) for one in make_prompts(probability, GRID, PROMPTS, _random())]
+    assert shifts == pytest.approx([-1, 0, 1], abs=1e-5)
+
+
 def test_where_nothing_is_seen_nothing_is_asked() -> None:
     assert make_prompts(np.full(SHAPE, 0.02, np.float32), GRID, PROMPTS, _random()) == []
     assert (
