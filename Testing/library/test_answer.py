@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import exp
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,19 @@ def test_where_nothing_was_looked_at_there_is_no_answer() -> None:
     answer = answer_together((1,), answers, torch.ones(1, 2), _belief(LEFT), 0.05)
     assert not answer.mean.any()
     assert not answer.confidence.any()
+
+
+def test_an_answer_is_as_sure_as_its_prompt_sets_agree_and_silent_where_they_are() -> None:
+    answers = torch.full((1, 2, *SHAPE), 0.9)
+    answers[0, 1, 0] = 0.5
+    answers[0, :, 1] = torch.nan
+    answer = answer_together((1,), answers, torch.tensor([[0.6, 0.8]]), _belief(LEFT), 0.05)
+    disagreeing, silent, agreeing = answer.confidence[0], answer.confidence[1], answer.confidence[2:]
+    torch.testing.assert_close(disagreeing, torch.full_like(disagreeing, 0.7 * exp(-0.04 / 0.05)))
+    torch.testing.assert_close(agreeing, torch.full_like(agreeing, 0.7))
+    assert not silent.any()
+    torch.testing.assert_close(answer.mean[1, 0], torch.full_like(disagreeing, 0.7))
+    assert torch.isfinite(answer.mean).all()
 
 
 def _segmented(*labels: int) -> torch.Tensor:

@@ -40,4 +40,7 @@ def test_the_centroid_is_the_mean_index() -> None:
     mask[1:3, 4, 5:9] = True
     mask[5, 0, 0] = True
     np.testing.assert_allclose(centroid(mask), np.argwhere(mask).mean(axis=0))
+    one = np.zeros((7, 9, 11), dtype=bool)
+    one[3, 6, 10] = True
+    np.testing.assert_array_equal(centroid(one), [3, 6, 10])
     np.testing.assert_array_equal(centroid(np.zeros((2, 2, 2), dtype=bool)), 0)

@@ -68,6 +68,29 @@ def test_structures_are_sized_each_for_itself() -> None:
     assert _needed(answer, belief) == [pytest.approx(-0.5, abs=0.1), pytest.approx(0, abs=0.1)]
 
 
+def test_what_only_one_of_both_sees_has_no_size_to_be_brought_to() -> None:
+    left, right = _soft(6)[1].clone(), _soft(6)[1].clone()
+    left[:, :, 13:], right[:, :, :13] = 0, 0
+    both = torch.stack([1 - left - right, left, right])
+    one = torch.stack([1 - left, left, torch.zeros(SHAPE)])
+    assert _needed(both, one) == [pytest.approx(0, abs=0.1), None]
+    assert _needed(one, both) == [pytest.approx(0, abs=0.1), None]
+
+
+def test_an_answer_without_any_doubt_is_shifted_no_further_than_others() -> None:
+    certain = (_soft(6.5) > 0.5).float()
+    assert _shifts([certain], [_soft(6)], [0.0]) == [-1.0]
+
+
+def test_structures_are_shifted_each_for_itself() -> None:
+    given = torch.tensor([0.5, 0.3, 0.2]).view(3, 1, 1, 1)
+    for shifts in ([-0.7, 0.0], [0.0, 0.4]):
+        result = shifted(given, shifts)
+        assert (result[1:] / result[0]).log().flatten().tolist() == pytest.approx(
+            ((given[1:] / given[0]).log().flatten() + torch.tensor(shifts)).tolist(), abs=1e-5
+        )
+
+
 def test_shifted_probabilities_are_probabilities_and_no_opinion_stays_none() -> None:
     given = _soft(6)
     given[:, 0, 0, 0] = torch.nan
