@@ -130,16 +130,15 @@ def seconds_of_work(events: Iterable[Mapping[str, Any]]) -> float:
     Args:
         events: As :func:`read_events` returns them.
     """
-    total, began, latest = 0.0, None, None
+    total, latest = 0.0, None
     for event in events:
         moment = event.get("time")
         if not isinstance(moment, (int, float)):
             continue
-        if event["event"] == STARTED or began is None:
-            total += (latest - began) if began is not None and latest is not None else 0.0
-            began = moment
+        if latest is not None and event["event"] != STARTED:
+            total += moment - latest
         latest = moment
-    return total + ((latest - began) if began is not None and latest is not None else 0.0)
+    return total
 
 
 def duration(seconds: float) -> str:

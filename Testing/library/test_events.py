@@ -109,13 +109,16 @@ def test_listeners_hear_each_event_after_it_is_written(path: Path) -> None:
 def test_numbers_that_json_does_not_know_leave_the_line_readable_by_any_reader(path: Path) -> None:
     """A loss that is not finite is a likely thing to report, and NaN is no JSON (RFC 8259)."""
     with EventWriter(path) as events:
-        events.write("progress", iteration=3, losses={"supervised": float("nan"), "pseudo": float("inf")})
+        losses = {"supervised": float("nan"), "pseudo": float("inf")}
+        events.write("progress", iteration=3, losses=losses, latest=[0.5, float("nan")])
 
     def refuse(name: str) -> float:
         pytest.fail(f"{name} is no JSON")
 
     (line,) = path.read_text(encoding="ascii").splitlines()
-    assert json.loads(line, parse_constant=refuse)["losses"] == {"supervised": None, "pseudo": None}
+    event = json.loads(line, parse_constant=refuse)
+    assert event["losses"] == {"supervised": None, "pseudo": None}
+    assert event["latest"] == [0.5, None]
 
 
 def test_a_pause_before_a_resumption_is_no_work() -> None:
@@ -123,6 +126,7 @@ def test_a_pause_before_a_resumption_is_no_work() -> None:
     events = [{"event": kind, "time": time} for kind, time in times]
     assert seconds_of_work(events) == 80.0
     assert seconds_of_work([*events, {"event": "message"}]) == 80.0
+    assert seconds_of_work(events[3:]) == 10.0  # Of a process that did not say that it started, what it said counts.
     assert seconds_of_work([]) == 0.0
 
 
