@@ -291,13 +291,15 @@ def _segments(image: sitk.Image) -> list[Segment]:
         if not fields["ID"]:
             return segments
         label_value = int(fields["LabelValue"] or 1)
+        # Slicer before 4.11 names neither: each segment is a layer of its own.
+        layer = int(fields["Layer"] or (0 if fields["LabelValue"] else number))
         color = tuple(float(part) for part in fields["Color"].split())
         tags = dict(tag.split(":", 1) for tag in fields["Tags"].split("|") if ":" in tag)
         segments.append(
             Segment(
                 name=fields["Name"] or fields["ID"],
                 color=(color[0], color[1], color[2]) if len(color) == 3 else CLASS_COLORS[number % len(CLASS_COLORS)],
-                layer=int(fields["Layer"] or 0),
+                layer=layer,
                 label_value=label_value,
                 values=tuple(int(value) for value in tags.get(_VALUES_TAG, "").split()) or (label_value,),
             )
@@ -311,6 +313,12 @@ def _merge(path: Path, image: sitk.Image, segments: Sequence[Segment], classes: 
     found = range(1, len(segments) + 1) if classes is None else _class_of_each(path, segments, classes)
     for index, segment in sorted(zip(found, segments, strict=True), key=lambda one: one[0]):
         if index:
+            if segment.layer >= layers.shape[3]:
+                msg = (
+                    f"{path}: the segment '{segment.name}' is said to lie in layer {segment.layer}, "
+                    f"but the file holds {layers.shape[3]} layer(s), counted from 0."
+                )
+                raise VolumeError(msg, "Save it again from 3D Slicer.")
             indices[layers[..., segment.layer] == segment.label_value] = index
     return indices
 

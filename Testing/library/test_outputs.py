@@ -140,6 +140,39 @@ def test_overlapping_segments_as_slicer_saves_them(tmp_path: Path, grid: Grid) -
     found, where = read_segmentation(path, (Class("heart", (1,)), Class("atrium", (2,))))
     np.testing.assert_array_equal(found, np.where(atrium, 2, heart))
     _assert_same(where, grid, 1e-9)
+    assert [one.values for one in read_classes(path)] == [(1,), (1,)]  # Each its own, where the file does not say.
+
+
+def _write_as_slicer_before_4_11(path: Path, masks: list[np.ndarray], grid: Grid, names: list[str]) -> None:
+    """Each segment is a layer of 0 and 1, in order; neither layers nor label values are named."""
+    voxels = np.stack(masks, axis=-1).astype(np.uint8)
+    image = sitk.GetImageFromArray(voxels, isVector=True)
+    image.CopyInformation(grid.reference())
+    for number, name in enumerate(names):
+        fields = {"ID": f"Segment_{number + 1}", "Name": name, "Color": "0.1 0.2 0.3", "Extent": "0 6 0 5 0 4"}
+        for key, value in fields.items():
+            image.SetMetaData(f"Segment{number}_{key}", value)
+    sitk.WriteImage(image, str(path))
+
+
+def test_segments_that_name_no_layer_have_one_each_in_order(tmp_path: Path, grid: Grid, labels: np.ndarray) -> None:
+    path = tmp_path / "case.seg.nrrd"
+    _write_as_slicer_before_4_11(path, [labels == 1, labels == 2], grid, ["Wand müßig", "left atrium"])
+    found, where = read_segmentation(path, CLASSES)
+    np.testing.assert_array_equal(found, np.array([0, 2, 1])[labels])
+    _assert_same(where, grid, 1e-12)
+    _write_as_slicer_before_4_11(path, [labels == 1], grid, ["left atrium"])
+    np.testing.assert_array_equal(read_segmentation(path, CLASSES)[0], labels == 1)
+
+
+def test_a_segment_in_a_layer_that_is_not_there_is_told(tmp_path: Path, grid: Grid, labels: np.ndarray) -> None:
+    path = tmp_path / "case.seg.nrrd"
+    _write_as_slicer_before_4_11(path, [labels == 1], grid, ["left atrium", "Wand müßig"])
+    with pytest.raises(
+        VolumeError,
+        match=r"case\.seg\.nrrd: the segment 'Wand müßig' is said to lie in layer 1, but the file holds 1 layer",
+    ):
+        read_segmentation(path, CLASSES)
 
 
 def test_a_labelmap_has_the_cohorts_own_values_where_they_are_unique(
@@ -173,6 +206,12 @@ def test_what_cannot_be_written_or_read_is_said(tmp_path: Path, grid: Grid, labe
     sitk.WriteImage(grid.image(labels.astype(np.float32) / 2), str(tmp_path / "half.nii.gz"))
     with pytest.raises(VolumeError, match=r"such as 0\.5, expected whole numbers"):
         read_segmentation(tmp_path / "half.nii.gz", CLASSES)
+    for value in (-1, 300):
+        sitk.WriteImage(grid.image(labels.astype(np.int16) // 2 * value), str(tmp_path / "far.nii.gz"))
+        with pytest.raises(
+            VolumeError, match=rf"holds values from {min(value, 0)} to {max(value, 0)}, expected 0 to 255"
+        ):
+            read_segmentation(tmp_path / "far.nii.gz")
     (tmp_path / "file").touch()
     with pytest.raises(VolumeError, match="cannot be written"):
         write_segmentation(tmp_path / "file" / "case.seg.nrrd", labels, grid, CLASSES)
