@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from math import exp, log
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +302,25 @@ def test_a_volume_of_few_slices_is_smoothed_as_one_of_many_that_are_alike(slices
     found, right = (sitk.GetArrayFromImage(resample(*pair)) for pair in ((few, coarse), (many, expected)))
     assert right.std() > 1
     np.testing.assert_allclose(found, right, atol=0.05)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_is_smoothed_along_axes_that_lose_resolution_and_no_others(axis: int) -> None:
+    """Seen as Gaussians as wide at half of their height, voxels three times as wide leave so much of a wave of six."""
+    spacing = [2.1, 2.1, 2.1]
+    spacing[axis] = 0.7
+    shape = [20, 20, 20]
+    shape[axis] = 60
+    where = np.indices(shape)
+    wave = 100 + 20 * np.sin(2 * np.pi * (where[axis] + 0.5) / 6)
+    stripes = 50.0 * (where[axis - 1] % 2)  # As narrow as the voxels are to be.
+    grid = Grid(tuple(shape), tuple(spacing[::-1]), (0.0, 0.0, 0.0))
+    coarse = Grid((20, 20, 20), (2.1, 2.1, 2.1), (0.0, 0.0, 0.0))
+    kept = exp(-2 * (np.pi / 6) ** 2 * (3**2 - 1**2) / (8 * log(2)))
+    every_third = tuple(slice(None, None, 3 if one == axis else 1) for one in range(3))
+    expected = (100 + kept * (wave - 100) + stripes)[every_third]
+    image = grid.image((wave + stripes).astype(np.float32))
+    inside = tuple(slice(4, -4) if one == axis else slice(None) for one in range(3))
+    np.testing.assert_allclose(sitk.GetArrayFromImage(resample(image, coarse))[inside], expected[inside], atol=0.5)
+    nearest = sitk.GetArrayFromImage(resample(image, coarse, interpolator=sitk.sitkNearestNeighbor))
+    np.testing.assert_allclose(nearest, (wave + stripes)[every_third], rtol=1e-6)  # As labels are read.

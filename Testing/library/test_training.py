@@ -610,6 +610,16 @@ def test_a_network_that_has_learned_before_trains_for_less_and_gently(
     assert rates == [rate, 1e-3, 1e-3]
 
 
+def test_the_learning_rate_falls_from_what_was_set_towards_nothing(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    for iteration in range(1, 5):
+        _after(monkeypatch, iteration, lambda trainer: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    train(cohort, tiny_config(iterations=4, learning_rate=2e-3), tmp_path / "run")
+    assert rates == pytest.approx([2e-3 * (left / 4) ** 0.9 for left in (4, 3, 2, 1)])
+
+
 def test_a_step_looks_once_and_what_a_user_is_shown_is_a_mean_of_looks(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
