@@ -242,6 +242,29 @@ def test_the_native_grid_of_an_empty_case_is_background() -> None:
     assert not native_classes(probabilities, grid, OBLIQUE, (MIDDLE, MIDDLE)).any()
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_small_structure_is_found_wherever_it_lies_on_the_native_grid(share: float) -> None:
+    """And where another structure is surely not."""
+    grid = training_grid(OBLIQUE.reference(), 0.7)
+    probabilities = np.zeros((3, *grid.shape), dtype=np.float32)
+    probabilities[0] = 1
+    place = tuple(round(share * (n - 1)) for n in grid.shape)
+    probabilities[:, ball(grid.shape, 2.5, place)] = [[0.4], [0.6], [0.0]]
+    expected = to_native(probabilities, grid, OBLIQUE).argmax(axis=0)
+    assert (expected == 1).any()
+    assert np.array_equal(native_classes(probabilities, grid, OBLIQUE, (None, None)), expected)
+
+
+@pytest.mark.parametrize("spacing", [0.7, 1.3, 2.9])
+def test_a_structure_that_fills_the_field_of_view_reaches_its_border(spacing: float) -> None:
+    """The training grid, rounded to whole voxels, may end before it."""
+    grid = training_grid(OBLIQUE.reference(), spacing)
+    probabilities = np.stack([np.full(grid.shape, share, dtype=np.float32) for share in (0.1, 0.9)])
+    assert (native_classes(probabilities, grid, OBLIQUE, (None,)) == 1).all()
+    entropy = native_entropy(probabilities, grid, OBLIQUE)
+    np.testing.assert_allclose(entropy, predictive_entropy(np.array([0.1, 0.9])), rtol=1e-5)
+
+
 def test_half_precision_probabilities_are_taken_to_the_native_grid() -> None:
     probabilities, grid = _case(0)
     half = probabilities.astype(np.float16)
