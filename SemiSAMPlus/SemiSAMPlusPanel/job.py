@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -304,22 +304,26 @@ def wait_a_little(seconds: float = 0.02) -> None:
     time.sleep(seconds)
 
 
-class SlicerClosing:
-    """Tells whether the user has closed Slicer since this was made.
+def wait_for(work: Any, goes_on: Callable[[], bool], timeout: float | None) -> None:
+    """Look after work that is polled until it has ended, while Slicer stays alive, also without a running event loop.
 
-    Slicer ends only when whoever waits has returned: until then it would live on without a window.
+    Slicer ends only when whoever waits has returned: until then it would live on without a window. So a script that waits
+    goes on no more where Slicer is being closed.
+
+    Args:
+        work: What is waited for; it has ``poll()`` and ``is_hurried``.
+        goes_on: Whether it still has to be waited for.
+        timeout: Return after so many seconds at the latest, where given.
+
+    Raises:
+        SemiSAMPlusError: If the user closes Slicer meanwhile.
     """
-
-    def __init__(self) -> None:
-        self._had_window = _has_main_window()
-
-    def refuse_to_wait(self) -> None:
-        """Let a script that waits go on no more where Slicer is being closed.
-
-        Raises:
-            SemiSAMPlusError: If Slicer is being closed.
-        """
-        if self._had_window and not _has_main_window():
+    until = None if timeout is None else time.monotonic() + timeout
+    had_window = _has_main_window()
+    while goes_on() and (until is None or time.monotonic() < until):
+        work.poll()
+        wait_a_little(0.0 if work.is_hurried else 0.05)
+        if had_window and not _has_main_window():
             what = _("Slicer is being closed before the job that was waited for has finished.")
             raise SemiSAMPlusError(what, _("A training that has begun continues; logic.runs() finds it again."))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from SemiSAMPlusLib.run.folder import safe_id
 
 from .cases import LAYER_ATTRIBUTE
 from .export import image_file
-from .job import OUTPUT_FILE, SlicerClosing, wait_a_little
+from .job import OUTPUT_FILE, wait_for
 from .nodes import load_segmentation
 from .seams import Job, JobStarter
 from .signals import Signal
@@ -149,12 +148,7 @@ class Prediction:
         Raises:
             SemiSAMPlusError: If it failed, or the user closes Slicer meanwhile.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        closing = SlicerClosing()
-        while self.is_active and (until is None or time.monotonic() < until):
-            self.poll()
-            wait_a_little(0.0 if self.is_hurried else 0.05)
-            closing.refuse_to_wait()
+        wait_for(self, lambda: self.is_active, timeout)
         if self.error is not None:
             raise SemiSAMPlusError(self.error[0], self.error[1])
         return self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from SemiSAMPlusLib.run.folder import RunFolder
 
 from .export import IDENTITY_ATTRIBUTE, CohortExport, remove_export
 from .geometry import geometry_of, geometry_of_file
-from .job import OUTPUT_FILE, SlicerClosing, WatchedJob, wait_a_little
+from .job import OUTPUT_FILE, WatchedJob, wait_for
 from .runs import is_run_folder, run_name, summarize
 from .seams import Job, JobStarter
 from .signals import Signal
@@ -169,12 +168,7 @@ class Run:
         Raises:
             SemiSAMPlusError: If the training failed, or the user closes Slicer meanwhile.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        closing = SlicerClosing()
-        while self.needs_polling and (until is None or time.monotonic() < until):
-            self.poll()
-            wait_a_little(0.0 if self.is_hurried else 0.05)
-            closing.refuse_to_wait()
+        wait_for(self, lambda: self.needs_polling, timeout)
         if self.error is not None and self.state in ("failed", "unfinished"):
             raise SemiSAMPlusError(self.error[0], self.error[1])
         return self
